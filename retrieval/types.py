@@ -190,3 +190,30 @@ class SearchResult:
     exhaustive: bool
     no_confident_match: bool
     took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked. ``frames`` are those of the query's case, for positions in matches; ``key`` is its own key when stored.
+
+    ``patient_key`` and ``study_uid`` are what ``same_patient`` and exclusion go by; "" when unknown.
+    """
+
+    embedding: Embedding
+    patient_key: str = ""
+    key: int = 0
+    frames: tuple[FrameRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryState:
+    """What a gallery is at this moment. ``damaged`` is "" or the sentence that says what was wrong with its generation."""
+
+    size: int
+    encoder: str
+    fingerprint: str
+    pooling: str
+    dim: int
+    generation: str
+    delta: int  # vectors since the generation, searched exactly
+    damaged: str
