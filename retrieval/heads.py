@@ -1,0 +1,22 @@
+"""Where the catalog stands: the one small read that tells a process whether it is up to date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """One consistent read of the catalog's counters.
+
+    ``last_key`` and ``last_tombstone`` are the largest embedding key and tombstone sequence number that are visible.
+    Both must become visible in ascending order: once a reader has seen n, nothing <= n may appear later. (On PostgreSQL
+    a bare sequence does not give that; a counter row locked until commit does.) Without it a replaying process would
+    step over a case for ever. ``generation`` is the live index directory, "" for none; ``manifest_sha256`` is the hash
+    its ``manifest.json`` must have.
+    """
+
+    last_key: int = 0
+    last_tombstone: int = 0
+    generation: str = ""
+    manifest_sha256: str = ""
