@@ -1,0 +1,281 @@
+"""One encoder, one catalog, one live index, kept in step. Everything a caller needs passes through here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from retrieval.background import Background
+from retrieval.catalog import Binding, Catalog, Outcome
+from retrieval.encoders import open_encoder
+from retrieval.encoders.base import Encoder, TextEncoder
+from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
+from retrieval.errors import FingerprintMismatch, UsageError
+from retrieval.filters import Filter
+from retrieval.late import best_matches, max_similarity
+from retrieval.live import LiveIndex
+from retrieval.planner import Plan
+from retrieval.privacy import Secret
+from retrieval.ranking import search_grouped
+from retrieval.settings import Settings
+from retrieval.types import (
+    Case,
+    EmbeddedCase,
+    Embedding,
+    FrameRef,
+    GalleryState,
+    GroupBy,
+    Hit,
+    Image,
+    Keys,
+    Match,
+    Query,
+    SamePatient,
+    SearchResult,
+)
+
+MAX_K = 1000
+RERANK_CANDIDATES = 100
+MATCHES_PER_HIT = 5
+
+
+class Gallery:
+    """Cases that can be asked for their likes. Bound to one encoder for life; safe to use from several threads."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, encoder: Encoder, secret: Secret, pooling: Pooling) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.encoder = encoder
+        self.secret = secret
+        self.pooling = pooling
+        self.fingerprint = gallery_fingerprint(encoder.card, pooling)
+        self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
+        self._background = Background()
+
+    @classmethod
+    def open(
+        cls, where: Settings | Path | str | None = None, *, create: bool = False, encoder: Encoder | None = None
+    ) -> Gallery:
+        """Open the gallery of a data directory (default: ``PRECEDENT_HOME`` or ``.precedent``).
+
+        ``create`` makes an empty one when there is none. An existing gallery opens with the encoder it was made
+        with; raises FingerprintMismatch when that encoder has changed since, StoreError when there is no gallery.
+        """
+        settings = where if isinstance(where, Settings) else Settings(home=Path(where)) if where else Settings()
+        if create:
+            settings.home.mkdir(parents=True, exist_ok=True)
+        catalog = Catalog.open(settings.url, create=create)
+        try:
+            secret = Secret.open(settings.home / "secret.key", create=create and catalog.count() == 0)
+            bound = catalog.binding()
+            encoder = encoder or open_encoder(bound.encoder if bound else settings.encoder)
+            pooling = Pooling.parse(bound.pooling) if bound else Pooling(settings.pooling, settings.max_slices)
+            gallery = cls(settings, catalog, encoder, secret, pooling)
+            gallery._check_or_bind(bound)
+        except BaseException:
+            catalog.close()
+            raise
+        return gallery
+
+    def _check_or_bind(self, bound: Binding | None) -> None:
+        card = self.encoder.card
+        if bound is None:
+            card_json = json.dumps(asdict(card), sort_keys=True)
+            self.catalog.bind(Binding(self.fingerprint, card.spec, card.dim, self.pooling.spec, card_json))
+        elif bound.fingerprint != self.fingerprint:
+            fix = (
+                f"Open it with the encoder it was made with ({bound.encoder}), or index into a new data directory "
+                "with this encoder."
+            )
+            raise FingerprintMismatch(bound.fingerprint, self.fingerprint, fix)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the database. A closed gallery must not be used."""
+        self.catalog.close()
+
+    def __len__(self) -> int:
+        """Cases on file, those of other processes included."""
+        return self.catalog.count()
+
+    # writing
+
+    def add(self, cases: Sequence[EmbeddedCase], *, replace: bool = False) -> list[Outcome]:
+        """Commit cases in one durable transaction; what is returned has survived a power cut. Same order as given."""
+        return self.catalog.commit(cases, fingerprint=self.fingerprint, replace=replace)
+
+    def delete(self, case_ids: Iterable[str]) -> list[str]:
+        """Delete for good; returns the ids that existed. No later search shows them, in any process."""
+        return self.catalog.delete(list(case_ids))
+
+    # embedding
+
+    def embed(self, images: Sequence[Image]) -> Embedding:
+        """One case's frames, in order, as one embedding: slices chosen, encoded and pooled as the gallery's are."""
+        if not images:
+            raise UsageError("Nothing to embed: expected at least one frame, got none.")
+        chosen = choose_slices(len(images), self.pooling.max_slices)
+        rows = self.encoder.encode([images[i] for i in chosen])
+        return Embedding(pool(rows, self.pooling), rows, tuple(int(i) for i in chosen))
+
+    def embed_text(self, text: str) -> Embedding:
+        """A sentence in the images' space. UsageError when the gallery's encoder has no text tower."""
+        if not isinstance(self.encoder, TextEncoder) or not self.encoder.card.text:
+            raise UsageError(
+                f"The encoder '{self.encoder.card.name}' has no text tower, so a sentence can't be searched. Index with "
+                "an encoder that has one, such as open_clip:hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224."
+            )
+        rows = self.encoder.encode_text([text])
+        return Embedding(rows[0], rows, (0,))
+
+    # asking
+
+    def case(self, case_id: str) -> Case:
+        """The case of that id; NotFoundError when there is none."""
+        return self.catalog.case(case_id)
+
+    def query_of(self, case_id: str) -> Query:
+        """A stored case as a query: nothing is decoded or encoded."""
+        case = self.catalog.case(case_id)
+        key, embedding = self.catalog.embedding(case_id)
+        return Query(embedding, case.patient_key, key, case.frames)
+
+    def similar_to(
+        self,
+        case_id: str,
+        *,
+        k: int = 10,
+        filters: Filter | None = None,
+        same_patient: SamePatient = SamePatient.EXCLUDE,
+        group: GroupBy = GroupBy.PATIENT,
+        rerank: bool = False,
+    ) -> SearchResult:
+        """The cases most like one on file, itself excluded."""
+        query = self.query_of(case_id)
+        return self.search(query, k=k, filters=filters, same_patient=same_patient, group=group, rerank=rerank)
+
+    def search(
+        self,
+        query: Query,
+        *,
+        k: int = 10,
+        filters: Filter | None = None,
+        same_patient: SamePatient = SamePatient.EXCLUDE,
+        group: GroupBy = GroupBy.PATIENT,
+        rerank: bool = False,
+    ) -> SearchResult:
+        """The k most similar cases, best first; fewer only when fewer qualify.
+
+        ``filters`` restrict what may be returned and never cost recall. ``same_patient`` says what happens to cases
+        of the query's own patient; ``group`` keeps the best hit per patient or study (cases of unknown patient or
+        study each stand alone). ``rerank`` reorders the best candidates by their slices instead of their pooled
+        vectors (mean over the query's slices of the best slice of the hit), and then ``similarity`` is that figure.
+        """
+        if not 1 <= k <= MAX_K:
+            raise UsageError(f"k must be from 1 to {MAX_K}, got {k}.")
+        started = time.perf_counter()
+        self._live.refresh()
+        allowed, excluded = self._scope(query, filters, same_patient)
+        wanted = max(k, RERANK_CANDIDATES) if rerank else k
+        found = search_grouped(
+            lambda n: self._live.search(query.embedding.vector[None, :], n, allowed=allowed, excluded=excluded),
+            lambda keys: self.catalog.groups(keys, group),
+            wanted,
+        )
+        hits = self._hits(query, found.keys, found.similarities, k, rerank)
+        return self._result(hits, found.plan, started)
+
+    def _scope(
+        self, query: Query, filters: Filter | None, same_patient: SamePatient
+    ) -> tuple[Keys | None, Keys]:
+        """(allowed keys or None for all, excluded keys), both sorted."""
+        allowed = None if filters is None else self.catalog.select(filters)
+        excluded = np.array([query.key] if query.key else [], dtype=np.int64)
+        if same_patient is SamePatient.INCLUDE:
+            return allowed, excluded
+        own = self.catalog.keys_of_patient(query.patient_key) if query.patient_key else excluded[:0]
+        if same_patient is SamePatient.EXCLUDE:
+            return allowed, np.union1d(excluded, own)
+        if not query.patient_key:
+            raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
+        return (own if allowed is None else np.intersect1d(allowed, own)), excluded
+
+    def _hits(self, query: Query, keys: Keys, similarities: np.ndarray, k: int, rerank: bool) -> tuple[Hit, ...]:
+        slices = self.catalog.slices(keys)
+        if rerank:
+            scores = np.array([max_similarity(query.embedding.slices, slices[int(key)][0]) for key in keys])
+            order = np.lexsort((keys, -scores))
+            keys, similarities = keys[order], scores[order]
+        keys, similarities = keys[:k], similarities[:k]
+        cases = self.catalog.cases(keys)
+        background = self._background.of(self.catalog)
+        hits = []
+        for key, similarity in zip(keys.tolist(), similarities.tolist(), strict=True):
+            case = cases.get(key)
+            if case is None:  # deleted by another process since the index was read: gone means gone
+                continue
+            matches = self._matches(query, case, *slices[key])
+            hits.append(Hit(len(hits) + 1, case, similarity, background.percentile(similarity), matches))
+        return tuple(hits)
+
+    def _matches(self, query: Query, case: Case, rows: np.ndarray, frames: tuple[int, ...]) -> tuple[Match, ...]:
+        pairs = best_matches(query.embedding.slices, rows, top=MATCHES_PER_HIT)
+        asked = query.embedding.slice_frames or tuple(range(len(query.embedding.slices)))
+        return tuple(
+            Match(
+                asked[mine],
+                frames[theirs],
+                similarity,
+                _position(query.frames, asked[mine]),
+                _position(case.frames, frames[theirs]),
+            )
+            for mine, theirs, similarity in pairs
+        )
+
+    def _result(self, hits: tuple[Hit, ...], plan: Plan, started: float) -> SearchResult:
+        background = self._background.of(self.catalog)
+        return SearchResult(
+            hits=hits,
+            encoder=self.encoder.card.name,
+            fingerprint=self.fingerprint,
+            generation=self._live.generation,
+            gallery_size=len(self._live),
+            plan=plan.name,
+            candidates=plan.candidates,
+            exhaustive=plan.exhaustive,
+            no_confident_match=not hits or not background.stands_out(max(hit.similarity for hit in hits)),
+            took_ms=(time.perf_counter() - started) * 1e3,
+        )
+
+    def state(self) -> GalleryState:
+        """What is live now. Replays other processes' writes first."""
+        self._live.refresh()
+        live = self._live
+        return GalleryState(
+            size=len(live),
+            encoder=self.encoder.card.name,
+            fingerprint=self.fingerprint,
+            pooling=self.pooling.spec,
+            dim=self.encoder.card.dim,
+            generation=live.generation,
+            delta=live.delta,
+            damaged=live.damaged,
+        )
+
+
+def _position(frames: tuple[FrameRef, ...], n: int) -> float | None:
+    return frames[n].position_mm if n < len(frames) else None
+
+
