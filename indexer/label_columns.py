@@ -127,7 +127,7 @@ def _one_of(text: str, spellings: dict[str, str], column: str, line: int, table:
 
 
 def _age(text: str, line: int, table: str) -> float | None:
-    """Years, from a plain number or from one of DICOM's age strings: ``045Y``, ``006M``, ``012W``, ``003D`` (PS3.5 6.2)."""
+    """Years, from a plain number or a DICOM age string: ``045Y``, ``006M``, ``012W``, ``003D`` (PS3.5 6.2)."""
     if text.lower() in _UNKNOWN:
         return None
     if dicom := _DICOM_AGE.fullmatch(text):
