@@ -1,0 +1,44 @@
+"""The registry of index backends. One line each; a backend's library is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from retrieval.errors import UsageError
+from retrieval.indexes.base import VectorIndex
+
+
+def _exact() -> type[VectorIndex]:
+    from retrieval.indexes.exact import ExactIndex
+
+    return ExactIndex
+
+
+def _faiss() -> type[VectorIndex]:
+    from retrieval.indexes.faiss import FaissIndex, load_faiss
+
+    load_faiss()  # an absent library is told here, not at the first search
+    return FaissIndex
+
+
+_LOADERS: dict[str, Callable[[], type[VectorIndex]]] = {"exact": _exact, "faiss": _faiss}
+
+
+def backend_names() -> tuple[str, ...]:
+    return tuple(_LOADERS)
+
+
+def index_type(name: str) -> type[VectorIndex]:
+    """The class of a backend; UsageError for an unknown name, MissingExtra when its library is absent."""
+    try:
+        load = _LOADERS[name]
+    except KeyError:
+        known = ", ".join(_LOADERS)
+        raise UsageError(f"Unknown index backend '{name}': expected one of {known}.") from None
+    return load()
+
+
+def split_backend(backend: str) -> tuple[str, str]:
+    """``exact`` -> ("exact", ""); ``faiss:IVF64,SQfp16,nprobe=8`` -> ("faiss", "IVF64,SQfp16,nprobe=8")."""
+    name, _, options = backend.partition(":")
+    return name, options

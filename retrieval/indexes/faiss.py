@@ -1,0 +1,263 @@
+"""FAISS (https://faiss.ai): a compressed copy nominates, the stored float32 rows decide.
+
+A flat compressed index is exact all the same. Let e be the longest distance between a row and what its code decodes to,
+measured when it is built. By Cauchy-Schwarz no compressed similarity to a unit query is off by more than e, so when the
+worst nominee's compressed similarity is at least e below the exact similarity of the k-th best, nobody better was left
+out; else more are nominated. IVF indexes give that only within the lists they probe, so they are not exhaustive and a
+generation must prove their recall before it is published; with a filter all their lists are gone through.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.errors import CorruptIndex, MissingExtra, UsageError
+from retrieval.indexes import scan
+from retrieval.indexes.rows import Positions, Rows, RowsWriter
+from retrieval.planner import Plan, Scan, choose_scan
+from retrieval.types import Keys, Similarities, UnitRows
+
+CODES_FILE = "codes.faiss"
+FACTS_FILE = "faiss.json"
+DEFAULT = "SQfp16"
+_OPTIONS = re.compile(r"(?:IVF(?P<lists>[1-9]\d{0,5}),)?(?P<code>Flat|SQfp16|SQ8)(?:,nprobe=(?P<nprobe>[1-9]\d{0,5}))?")
+_TRAIN_PER_LIST = 39  # below that FAISS warns that its clusters mean little
+_TRAIN_ROWS = 65536
+_BLOCK = 16384
+_SPARE = 24  # nominated beyond k at first
+_WORTH = 8  # nominating more than one in so many costs more than scoring them all
+
+Row = npt.NDArray[np.float32]  # one query [dim]
+
+
+def load_faiss() -> Any:
+    """The module; MissingExtra when it is absent."""
+    if find_spec("faiss") is None:
+        raise MissingExtra("faiss", "faiss-cpu")
+    import faiss
+
+    return faiss
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """What is asked of FAISS. ``lists`` and ``nprobe`` are 0 for a flat index."""
+
+    code: str
+    lists: int = 0
+    nprobe: int = 0
+
+    @classmethod
+    def parse(cls, options: str) -> Self:
+        match = _OPTIONS.fullmatch(options or DEFAULT)
+        lists = int(match["lists"] or 0) if match else 0
+        if not match or (match["nprobe"] and not lists):
+            raise UsageError(
+                f"Expected FAISS options such as Flat, SQfp16, SQ8 or IVF256,SQfp16,nprobe=16, got '{options}'."
+            )
+        return cls(match["code"], lists, min(lists, int(match["nprobe"] or max(1, lists // 8))))
+
+    def __str__(self) -> str:
+        return f"IVF{self.lists},{self.code},nprobe={self.nprobe}" if self.lists else self.code
+
+    @property
+    def description(self) -> str:
+        """As ``faiss.index_factory`` wants it."""
+        return f"IVF{self.lists},{self.code}" if self.lists else self.code
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows there must be before it can be trained; until then every row is scored."""
+        return max(self.lists * _TRAIN_PER_LIST, 256 if self.code == "SQ8" else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codes:
+    """A trained FAISS index over all rows, by position. ``error``: longest distance of a row from its decoded code."""
+
+    index: Any
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    rows: Rows
+    codes: _Codes | None
+
+
+class FaissIndex:
+    """``codes`` is None while there are too few rows to train on: they are then scored exactly."""
+
+    name = "faiss"
+
+    def __init__(self, factory: Factory, rows: Rows, codes: _Codes | None) -> None:
+        self._factory = factory
+        self._state = _State(rows, codes)
+        self._lock = threading.Lock()  # FAISS must not be added to while it searches
+
+    @classmethod
+    def create(cls, dim: int, options: str = "") -> Self:
+        return cls(Factory.parse(options), Rows.empty(dim), None)
+
+    @classmethod
+    def build(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int, options: str = "") -> Self:
+        factory = Factory.parse(options)
+        with RowsWriter(directory, dim) as writer:
+            writer.write_all(batches)
+        rows = Rows.open(directory)
+        index = cls(factory, rows, _encode(factory, rows))
+        index._save_codes(directory)
+        return index
+
+    @property
+    def dim(self) -> int:
+        return self._state.rows.dim
+
+    @property
+    def options(self) -> str:
+        return str(self._factory)
+
+    @property
+    def exhaustive(self) -> bool:
+        return not self._factory.lists or self._state.codes is None or self._factory.nprobe == self._factory.lists
+
+    def __len__(self) -> int:
+        return len(self._state.rows)
+
+    def keys(self) -> Keys:
+        return self._state.rows.keys
+
+    def add(self, keys: Keys, vectors: UnitRows) -> None:
+        """Encodes all rows anew: an index that grows often belongs in a delta, not here."""
+        with self._lock:
+            rows = self._state.rows.appended(keys, vectors)
+            self._state = _State(rows, _encode(self._factory, rows))
+
+    def plan(self, selected: int | None = None) -> Plan:
+        size = len(self)
+        scanned = choose_scan(size, selected, compressed=True)
+        if scanned is Scan.GATHER:
+            return Plan("selected-exact", selected or 0, True)
+        if self._state.codes is None:
+            return Plan("exact", size, True)
+        if scanned is Scan.MASK or self.exhaustive:
+            return Plan(f"faiss:{self.options}", size, True)
+        return Plan(f"faiss:{self.options}", size * self._factory.nprobe // self._factory.lists, False)
+
+    def search(self, queries: UnitRows, k: int, allowed: Keys | None = None) -> tuple[Keys, Similarities]:
+        state = self._state
+        queries, allowed = scan.check_search(queries, state.rows.dim, k, allowed)
+        positions = None if allowed is None else state.rows.positions(allowed)
+        chosen = choose_scan(len(state.rows), None if positions is None else len(positions), compressed=True)
+        if state.codes is None or chosen is Scan.GATHER:
+            return scan.search(queries, state.rows, k, positions, gather=chosen is Scan.GATHER)
+        keys, sims = scan.no_answers(len(queries), k)
+        for i, query in enumerate(queries):
+            keys[i], sims[i] = self._search_one(query, state, state.codes, k, positions)
+        return keys, sims
+
+    def _search_one(
+        self, query: Row, state: _State, codes: _Codes, k: int, positions: Positions | None
+    ) -> tuple[Keys, Similarities]:
+        rows, factory = state.rows, self._factory
+        if positions is None and factory.nprobe < factory.lists:
+            nominees, _ = _nominate(codes.index, query, 2 * k + _SPARE, None, len(rows), factory.nprobe)
+            if len(nominees) >= min(k, len(rows)):
+                return scan.rank(query, rows, nominees, k)
+        return self._search_proven(query, rows, codes, k, positions)
+
+    def _search_proven(
+        self, query: Row, rows: Rows, codes: _Codes, k: int, positions: Positions | None
+    ) -> tuple[Keys, Similarities]:
+        """Exact, by the argument at the top of this file."""
+        available = len(rows) if positions is None else len(positions)
+        error = codes.error + scan.rounding_slack(rows.dim)
+        wanted = k + _SPARE
+        while wanted * _WORTH <= available:
+            nominees, worst = _nominate(codes.index, query, wanted, positions, len(rows), self._factory.lists)
+            keys, sims = scan.rank(query, rows, nominees, k)
+            if worst + error < sims[k - 1]:
+                return keys, sims
+            wanted *= 4
+        every_key, every_sim = scan.search(query[None, :], rows, k, positions, gather=False)
+        return every_key[0], every_sim[0]
+
+    def save(self, directory: Path) -> None:
+        self._state.rows.save(directory)
+        self._save_codes(directory)
+
+    def _save_codes(self, directory: Path) -> None:
+        codes = self._state.codes
+        facts = {"options": self.options, "error": codes.error if codes else None}
+        (directory / FACTS_FILE).write_text(json.dumps(facts) + "\n")
+        if codes is not None:
+            load_faiss().write_index(codes.index, str(directory / CODES_FILE))
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        rows = Rows.open(directory)
+        try:
+            facts = json.loads((directory / FACTS_FILE).read_text())
+            factory = Factory.parse(facts["options"])
+            codes = None if facts["error"] is None else _read_codes(directory, rows, float(facts["error"]))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, UsageError) as error:
+            raise CorruptIndex(
+                f"The FAISS files {FACTS_FILE} and {CODES_FILE} can't be read: rebuild the index."
+            ) from error
+        return cls(factory, rows, codes)
+
+
+def _read_codes(directory: Path, rows: Rows, error: float) -> _Codes:
+    index = load_faiss().read_index(str(directory / CODES_FILE))
+    if (index.ntotal, index.d) != (len(rows), rows.dim):
+        raise CorruptIndex(
+            f"Expected {len(rows)} codes of dim {rows.dim}, got {index.ntotal} of {index.d}: rebuild the index."
+        )
+    return _Codes(index, error)
+
+
+def _encode(factory: Factory, rows: Rows) -> _Codes | None:
+    """Train on evenly spread rows, add all by position, measure the error. None when there are too few."""
+    count = len(rows)
+    if count < factory.training_rows:
+        return None
+    faiss = load_faiss()
+    index = faiss.index_factory(rows.dim, factory.description, faiss.METRIC_INNER_PRODUCT)
+    sample = np.linspace(0, count - 1, min(count, max(_TRAIN_ROWS, factory.training_rows)), dtype=np.intp)
+    index.train(rows.vectors[sample])
+    error = 0.0
+    for start in range(0, count, _BLOCK):
+        block = np.ascontiguousarray(rows.vectors[start : start + _BLOCK])
+        index.add(block)
+        decoded = index.sa_decode(index.sa_encode(block))
+        error = max(error, float(np.sqrt(((decoded.astype(np.float64) - block) ** 2).sum(axis=1).max())))
+    return _Codes(index, error)
+
+
+def _nominate(
+    index: Any, query: Row, wanted: int, positions: Positions | None, count: int, nprobe: int
+) -> tuple[Positions, float]:
+    """Ascending positions by compressed similarity, and the similarity of the worst. Nothing shared is changed."""
+    faiss = load_faiss()
+    options: dict[str, Any] = {}
+    if positions is not None:
+        chosen = np.zeros(count, bool)
+        chosen[positions] = True
+        options["sel"] = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
+    if nprobe:
+        options["nprobe"] = nprobe
+    kind = faiss.SearchParametersIVF if nprobe else faiss.SearchParameters
+    sims, found = index.search(query[None, :], wanted, params=kind(**options) if options else None)
+    good = found[0] >= 0
+    worst = float(sims[0][good].min()) if good.any() else scan.NO_SIMILARITY
+    return np.sort(found[0][good]).astype(np.intp), worst
