@@ -6,15 +6,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from retrieval.encoders.recipe import Recipe
+from retrieval.errors import RejectedInput
 from retrieval.types import Image, UnitRows
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """An encoder declared by data. ``spec`` is what a user types (``classical``, ``timm:resnet50``, ``open_clip:...``)."""
+    """An encoder declared by data. ``spec`` is what a user types (``classical``, ``timm:NAME``, ``open_clip:...``)."""
 
     name: str
     spec: str
@@ -26,15 +30,36 @@ class EncoderCard:
     licence: str = ""
     kind: str = "2D"
     text: bool = False
-    logit_scale: float | None = None
+    logit_scale: float | None = None  # what a cosine of image and text is multiplied by before softmax
     notes: str = field(default="", compare=False)
 
     @property
     def fingerprint(self) -> str:
-        """``NAME-`` and 12 hex digits over weights, recipe, version, dtype and dim. Vectors of two never meet."""
-        facts = {k: v for k, v in asdict(self).items() if k not in {"notes", "licence"}}
+        """``NAME-`` and 12 hex digits over all that decides a vector: name, weights, recipe, version, dtype, dim.
+
+        Not over ``spec``: the same weights from the hub, a tag or a folder are the same encoder. Nor over ``text``:
+        a tokenizer changes no image's vector. Vectors of two fingerprints never meet.
+        """
+        aside = {"spec", "text", "licence", "notes"}
+        facts = {name: value for name, value in asdict(self).items() if name not in aside}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEncoder:
+    """One line of the list of encoders. ``dim`` and ``recipe`` are None where only opening the weights can tell.
+
+    ``missing``: what keeps it from being used on this machine and the way to mend that, or "".
+    """
+
+    spec: str
+    dim: int | None
+    recipe: Recipe | None
+    licence: str
+    missing: str = ""
+    text: bool = False
+    notes: str = ""
 
 
 class Encoder(Protocol):
@@ -56,3 +81,18 @@ class TextEncoder(Encoder, Protocol):
     """An encoder with a text tower in the same space."""
 
     def encode_text(self, texts: Sequence[str]) -> UnitRows: ...
+
+
+def unit_rows(rows: npt.NDArray[Any]) -> UnitRows:
+    """Rows of any float type, [n, dim], scaled to length 1 as float32; a zero row becomes the flat unit row.
+
+    Raises RejectedInput for a row that is not finite: such a vector would poison every search.
+    """
+    exact = np.asarray(rows, dtype=np.float64)
+    if not np.isfinite(exact).all():
+        raise RejectedInput(
+            "embed", "The encoder gave NaN or infinity: check its weights and the number type it runs in."
+        )
+    peak = np.abs(exact).max(axis=1, keepdims=True, initial=0.0)
+    exact = np.where(peak > 0, exact / np.where(peak > 0, peak, 1), 1.0)  # squares of tiny rows would vanish
+    return np.ascontiguousarray(exact / np.linalg.norm(exact, axis=1, keepdims=True), dtype=np.float32)

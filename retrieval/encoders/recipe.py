@@ -1,17 +1,52 @@
-"""Preprocessing as data. A recipe is named, versioned, part of the fingerprint, and applied by one pure function."""
+"""Preprocessing as data. A recipe is named, versioned, part of the fingerprint, and applied by one pure function.
+
+Everything is resized by Pillow on 8-bit pixels, with antialiasing: that is what torchvision, timm and open_clip do to
+a PIL image, so a network sees here what it saw in training, to the bit.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from retrieval.errors import RejectedInput, UsageError
+from retrieval.types import Image, Pixels
+
+Bytes = npt.NDArray[np.uint8]  # a frame of 8 bits: [rows, columns] grey or [rows, columns, 3] RGB
+Input = npt.NDArray[np.float32]  # what a network sees: [rows, columns, channels], normalised
+
+RESIZES = ("squash", "pad", "crop")
+_INTERPOLATIONS = {
+    "nearest": PillowImage.Resampling.NEAREST,
+    "bilinear": PillowImage.Resampling.BILINEAR,
+    "bicubic": PillowImage.Resampling.BICUBIC,
+    "lanczos": PillowImage.Resampling.LANCZOS,
+    "box": PillowImage.Resampling.BOX,
+}
+_SAMPLED_PIXELS = 1 << 16  # percentiles of a larger frame are taken on a regular grid of about this many pixels
+_LONGEST_ASPECT = 8  # in "crop", a longer frame is first cut to this aspect: the rest could not be seen anyway
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a frame becomes what a network sees.
 
-    ``ct_window``: (centre, width) in HU, used for modality CT. Other grey frames: the file's own window when
-    ``use_file_window`` and the file states one, else the ``percentiles`` of the frame. ``resize``: "squash" (no
-    crop), "pad" (letterbox) or "crop" (short side, centre crop). ``size`` is (rows, columns).
+    Grey frames are windowed to 8 bits by the first rule that fits:
+
+    1. modality CT in Hounsfield units (signed or float; unsigned pixels can't be HU): ``ct_window`` (centre, width);
+    2. ``use_file_window`` and the file states a window: that one;
+    3. 8-bit frames are ready for display as they are, unless ``stretch_8bit``;
+    4. the ``percentiles`` (low, high, 0 to 100) of the frame.
+
+    Colour frames are taken as they are. ``resize``: "squash" (no crop), "pad" (letterbox, ``fill`` 0 to 255 per
+    channel, "pad" only) or "crop" (short side, centre crop). ``size`` is (rows, columns). ``crop_fraction``: the frame
+    is resized to ``size / crop_fraction`` and its centre kept. ``mean`` and ``std`` are on the 0 to 1 scale, one value
+    or one per channel.
     """
 
     name: str
@@ -24,3 +59,176 @@ class Recipe:
     channels: int = 3
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    stretch_8bit: bool = False
+    crop_fraction: float = 1.0
+    fill: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        low, high = self.percentiles
+        faults = [
+            (min(self.size) < 1, f"size must be at least 1 x 1, got {self.size}"),
+            (self.resize not in RESIZES, f"resize must be one of {', '.join(RESIZES)}, got '{self.resize}'"),
+            (
+                self.interpolation not in _INTERPOLATIONS,
+                f"interpolation must be one of {', '.join(_INTERPOLATIONS)}, got '{self.interpolation}'",
+            ),
+            (self.ct_window[1] <= 0, f"ct_window must have a width over 0 HU, got {self.ct_window}"),
+            (not 0 <= low < high <= 100, f"percentiles must rise within 0 to 100, got {self.percentiles}"),
+            (self.channels not in (1, 3), f"channels must be 1 or 3, got {self.channels}"),
+            (len(self.mean) not in (1, self.channels), f"mean must have 1 or {self.channels} values, got {self.mean}"),
+            (len(self.std) not in (1, self.channels), f"std must have 1 or {self.channels} values, got {self.std}"),
+            (min(self.std) <= 0, f"std must be over 0, got {self.std}"),
+            (not 0 < self.crop_fraction <= 1, f"crop_fraction must be over 0 and at most 1, got {self.crop_fraction}"),
+            (len(self.fill) not in (1, 3), f"fill must have 1 or 3 values, got {self.fill}"),
+        ]
+        for wrong, sentence in faults:
+            if wrong:
+                raise UsageError(f"The recipe '{self.name}' can't be used: {sentence}.")
+
+
+def apply(recipe: Recipe, image: Image) -> Input:
+    """The frame as a network sees it: float32 [rows, columns, channels], C-contiguous, finite."""
+    frame = _channels(fit(recipe, window(recipe, image)), recipe.channels)
+    scaled = frame.astype(np.float32) / np.float32(255)
+    normalised = (scaled - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
+    return np.ascontiguousarray(normalised, dtype=np.float32)
+
+
+def window(recipe: Recipe, image: Image) -> Bytes:
+    """The frame in 8 bits, at its own size; colour stays colour. Raises RejectedInput for what is not a frame."""
+    pixels = image.pixels
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "uif":
+        raise RejectedInput(
+            "embed", f"Expected a grey or RGB frame with pixels, got an array of shape {pixels.shape}, {pixels.dtype}."
+        )
+    if pixels.ndim == 3:
+        if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise RejectedInput(
+                "embed", f"Expected RGB of 8 bits, got {pixels.shape[2]} channels of {pixels.dtype}: convert it first."
+            )
+        return np.ascontiguousarray(pixels)
+    limits = _stated_limits(recipe, image)
+    if limits is None:
+        if pixels.dtype == np.uint8 and not recipe.stretch_8bit:
+            return np.ascontiguousarray(pixels)
+        limits = _percentile_limits(pixels, recipe.percentiles)
+    return _to_bytes(pixels, *limits)
+
+
+def fit(recipe: Recipe, frame: Bytes) -> Bytes:
+    """A frame of 8 bits resized to ``recipe.size``."""
+    rows, columns = recipe.size
+    scaled = (math.floor(rows / recipe.crop_fraction), math.floor(columns / recipe.crop_fraction))
+    resample = _INTERPOLATIONS[recipe.interpolation]
+    if recipe.resize == "crop":
+        frame = _cut_to_aspect(frame, rows, columns)
+    target = _target(recipe.resize, frame.shape[0], frame.shape[1], scaled)
+    if target != frame.shape[:2]:
+        frame = np.asarray(PillowImage.fromarray(frame).resize((target[1], target[0]), resample))
+    if target == recipe.size:
+        return frame
+    return _centre(frame, rows, columns, recipe.fill if recipe.resize == "pad" else (0,))
+
+
+def luminance(frame: Bytes) -> Bytes:
+    """Grey of an RGB frame (ITU-R BT.601, as Pillow's "L"); a grey frame as it is."""
+    return frame if frame.ndim == 2 else np.asarray(PillowImage.fromarray(frame).convert("L"))
+
+
+def _stated_limits(recipe: Recipe, image: Image) -> tuple[float, float] | None:
+    """The values shown black and white by a window that is known beforehand, if there is one."""
+    if image.modality.upper() == "CT" and image.pixels.dtype.kind in "if":
+        centre, width = recipe.ct_window
+    elif recipe.use_file_window and image.window is not None and image.window[1] > 0 and _finite(image.window):
+        centre, width = image.window
+    else:
+        return None
+    return centre - width / 2, centre + width / 2  # DICOM PS3.3 C.11.2.1.3.2, LINEAR_EXACT
+
+
+def _finite(values: tuple[float, ...]) -> bool:
+    return all(math.isfinite(value) for value in values)
+
+
+def _percentile_limits(pixels: Pixels, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """The two percentiles; the least and greatest value when those are equal (a small object on a flat ground)."""
+    step = max(1, math.isqrt(pixels.size // _SAMPLED_PIXELS))
+    sample = pixels[::step, ::step]
+    if pixels.dtype.kind == "f":
+        sample = sample[np.isfinite(sample)]
+        if sample.size == 0:
+            sample = pixels[np.isfinite(pixels)]
+        if sample.size == 0:
+            return 0.0, 0.0
+        sample = sample.astype(np.float64)  # interpolating between extreme float32 values would overflow
+    low, high = (float(value) for value in np.percentile(sample, percentiles))
+    if high > low:
+        return low, high
+    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+    return float(finite.min()), float(finite.max())
+
+
+def _to_bytes(pixels: Pixels, low: float, high: float) -> Bytes:
+    """``low`` to 0, ``high`` to 255, rounded; a frame without contrast is black. NaN counts as ``low``."""
+    if not high > low:
+        return np.zeros(pixels.shape, np.uint8)
+    precise = max(abs(low), abs(high)) > 1e30 or (high - low) < 1e-30
+    scale = 255.0 / (high - low)
+    wide = np.dtype(np.float64 if precise or not math.isfinite(scale) else np.float32)
+    frame: npt.NDArray[Any] = pixels.astype(wide)
+    if pixels.dtype.kind == "f":
+        np.nan_to_num(frame, copy=False, nan=low, posinf=high, neginf=low)
+    np.clip(frame, low, high, out=frame)
+    np.subtract(frame, low, out=frame)
+    np.divide(frame, high - low, out=frame)
+    np.multiply(frame, 255, out=frame)
+    np.add(frame, 0.5, out=frame)
+    return np.clip(frame, 0, 255, out=frame).astype(np.uint8)
+
+
+def _target(resize: str, rows: int, columns: int, scaled: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) to resize to, before any crop or padding; rounding as in torchvision and timm."""
+    if resize == "squash":
+        return scaled
+    if resize == "pad":
+        ratio = max(rows / scaled[0], columns / scaled[1])
+        return max(1, round(rows / ratio)), max(1, round(columns / ratio))
+    if scaled[0] == scaled[1]:
+        side = scaled[0]
+        return (side, int(side * columns / rows)) if rows <= columns else (int(side * rows / columns), side)
+    ratio = min(rows / scaled[0], columns / scaled[1])
+    return max(1, round(rows / ratio)), max(1, round(columns / ratio))
+
+
+def _cut_to_aspect(frame: Bytes, rows: int, columns: int) -> Bytes:
+    """The centre of a very long frame: scaling its short side up would need memory without bound."""
+    longest = _LONGEST_ASPECT * max(1, math.ceil(max(rows, columns) / min(rows, columns)))
+    height, width = frame.shape[:2]
+    if height > longest * width:
+        return _centre(frame, longest * width, width, (0,))
+    if width > longest * height:
+        return _centre(frame, height, longest * height, (0,))
+    return frame
+
+
+def _centre(frame: Bytes, rows: int, columns: int, fill: tuple[int, ...]) -> Bytes:
+    """The centre of the frame, bordered with ``fill`` where it is smaller."""
+    height, width = frame.shape[:2]
+    if height < rows or width < columns:
+        canvas_shape = (max(rows, height), max(columns, width))
+        if frame.ndim == 2 and len(set(fill)) > 1:
+            frame = np.repeat(frame[:, :, None], 3, axis=2)
+        canvas = np.empty(canvas_shape + frame.shape[2:], np.uint8)
+        canvas[...] = fill[0] if frame.ndim == 2 else fill
+        top, left = (canvas_shape[0] - height) // 2, (canvas_shape[1] - width) // 2
+        canvas[top : top + height, left : left + width] = frame
+        frame, (height, width) = canvas, canvas_shape
+    top, left = round((height - rows) / 2), round((width - columns) / 2)
+    return np.ascontiguousarray(frame[top : top + rows, left : left + columns])
+
+
+def _channels(frame: Bytes, channels: int) -> Bytes:
+    """[rows, columns, channels]: grey repeated, or colour turned to luminance."""
+    if channels == 1:
+        return luminance(frame)[:, :, None]
+    return frame if frame.ndim == 3 else np.repeat(frame[:, :, None], 3, axis=2)
