@@ -3,6 +3,7 @@
 PrecedentError
 ├── UsageError              a wrong option, filter or argument (exit code 2, HTTP 400)
 ├── NotFoundError           no such case, job, encoder (exit code 2, HTTP 404)
+├── SourceGone              a case's file has been moved, changed or removed since it was indexed (HTTP 410)
 ├── ConflictError           the same identity with other content (HTTP 409)
 ├── RejectedInput           one file was refused; carries a stage and a reason (exit code 1, HTTP 422)
 │   └── LimitExceeded       ... because it went past a stated limit (HTTP 413)
@@ -29,6 +30,10 @@ class UsageError(PrecedentError):
 
 class NotFoundError(PrecedentError):
     """The named thing does not exist."""
+
+
+class SourceGone(PrecedentError):
+    """A case's file is no longer where, or what, it was when it was indexed."""
 
 
 class ConflictError(PrecedentError):

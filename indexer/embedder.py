@@ -1,0 +1,173 @@
+"""Frames in, embedded cases out: batches run across case borders so that the encoder is never half empty."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from indexer.drafts import Draft, without_files
+from indexer.pixels import thumbnail
+from indexer.sandbox import Sandbox
+from indexer.sources import Frame, Rejection, Wanted
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.pooling import Pooling, pool
+from retrieval.types import Case, EmbeddedCase, Embedding, Image, Pixels, UnitRows
+
+BATCH_FRAMES = 32
+BATCH_BYTES = 256 << 20  # frames waiting for the encoder; a few huge mammograms must not add up
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A case with its vectors, or none when not one frame of it could be decoded. ``failed``: its refused files.
+
+    ``images``: the decoded frames, in order, when they were asked to be kept.
+    """
+
+    draft: Draft
+    embedded: EmbeddedCase | None
+    failed: tuple[Rejection, ...] = ()
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(slots=True)
+class _Arrived:
+    """One decoded frame of a case: what is left of it once the encoder has seen it."""
+
+    file: int
+    digest: bytes
+    image: Image | None
+    row: UnitRows | None = None  # [dim], when the batch has returned
+
+
+@dataclass(slots=True)
+class _Open:
+    """A case whose frames are coming in."""
+
+    draft: Draft
+    requests: int
+    keep_from: int  # images of frames before this one are let go
+    keep_to: int
+    frames: list[_Arrived] = field(default_factory=list)
+    failed: dict[int, Rejection] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return self.requests == 0 and (not self.frames or self.frames[-1].row is not None)
+
+
+@dataclass(slots=True)
+class _Request:
+    case: _Open
+    wanted: Wanted
+    file: int
+    left: int
+
+
+class Embedder:
+    """Decodes in the sandbox, encodes in this process, keeps the order of the drafts."""
+
+    def __init__(self, sandbox: Sandbox, encoder: Encoder, pooling: Pooling, *, keep_images: bool = False) -> None:
+        self._sandbox = sandbox
+        self._encoder = encoder
+        self._pooling = pooling
+        self._keep_images = keep_images
+        self._open: deque[_Open] = deque()
+        self._requests: deque[_Request] = deque()
+        self._batch: list[tuple[_Arrived, Image]] = []
+        self._batch_bytes = 0
+
+    def run(self, drafts: Iterable[Draft]) -> Iterator[Finished]:
+        """Every draft comes out once, in order. Decoding of what follows goes on while a batch is encoded."""
+        for reply in self._sandbox.read(self._asked(drafts)):
+            self._take(reply)
+            if len(self._batch) >= BATCH_FRAMES or self._batch_bytes >= BATCH_BYTES:
+                self._encode()
+                yield from self._finished()
+        while self._requests:
+            self._answered()
+        self._encode()
+        yield from self._finished()
+
+    def _asked(self, drafts: Iterable[Draft]) -> Iterator[Wanted]:
+        """The requests of all drafts, each noted before it is made, since answers come in the order of requests."""
+        for draft in drafts:
+            middle = len(draft.chosen) // 2
+            keep = (0, len(draft.chosen)) if self._keep_images else (middle, middle + 1)
+            case = _Open(draft, len(draft.wanted), *keep)
+            self._open.append(case)
+            asked = 0
+            for wanted in draft.wanted:
+                frames = len(wanted.frames or ())
+                self._requests.append(_Request(case, wanted, draft.case.frames[draft.chosen[asked]].file, frames))
+                asked += frames
+                yield wanted
+
+    def _take(self, reply: Frame | Rejection) -> None:
+        """Note one answer. A file may still be refused after its last frame (a checksum at its end), so a request is
+        over only when an answer to a later one arrives."""
+        if isinstance(reply, Rejection):
+            while self._requests[0].left == 0 and self._requests[0].wanted.source != reply.source:
+                self._answered()
+            self._requests[0].case.failed[self._requests[0].file] = reply
+            return
+        while self._requests[0].wanted is not reply.wanted:
+            self._answered()
+        request = self._requests[0]
+        request.left -= 1
+        case, n = request.case, len(request.case.frames)
+        kept = reply.image if case.keep_from <= n < case.keep_to else None
+        arrived = _Arrived(request.file, _digest(reply.image.pixels), kept)
+        case.frames.append(arrived)
+        self._batch.append((arrived, reply.image))
+        self._batch_bytes += reply.image.pixels.nbytes
+
+    def _answered(self) -> None:
+        self._requests.popleft().case.requests -= 1
+
+    def _encode(self) -> None:
+        rows = self._encoder.encode([image for _, image in self._batch])
+        for (arrived, _), row in zip(self._batch, rows, strict=True):
+            arrived.row = row
+        self._batch, self._batch_bytes = [], 0
+
+    def _finished(self) -> Iterator[Finished]:
+        while self._open and self._open[0].complete:
+            yield self._finish(self._open.popleft())
+
+    def _finish(self, case: _Open) -> Finished:
+        frames = [frame for frame in case.frames if frame.file not in case.failed]
+        refused = tuple(case.failed.values())
+        if not frames:
+            return Finished(case.draft, None, refused)
+        draft = without_files(case.draft, frozenset(case.failed)) if case.failed else case.draft
+        rows = np.stack([frame.row for frame in frames if frame.row is not None])
+        preview = next((f.image for f in frames[len(frames) // 2 :] if f.image), None)
+        preview = preview or next((f.image for f in frames if f.image), None)
+        embedded = EmbeddedCase(
+            case=_as_decoded(draft.case, frames, preview),
+            embedding=Embedding(pool(rows, self._pooling), rows, draft.chosen),
+            files=draft.files,
+            thumbnail=thumbnail(preview) if preview else b"",
+        )
+        return Finished(draft, embedded, refused, tuple(f.image for f in frames if f.image and self._keep_images))
+
+
+def _digest(pixels: Pixels) -> bytes:
+    """SHA-256 of one frame's shape, dtype and values."""
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def _as_decoded(case: Case, frames: list[_Arrived], preview: Image | None) -> Case:
+    """The case with what only its pixels tell: their digest, and the size they are shown at."""
+    case = replace(case, pixel_sha256=hashlib.sha256(b"".join(frame.digest for frame in frames)).hexdigest())
+    if preview is None:
+        return case
+    rows, columns = preview.pixels.shape[:2]
+    return replace(case, rows=rows, columns=columns, spacing=preview.spacing or case.spacing)

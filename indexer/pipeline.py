@@ -1,0 +1,227 @@
+"""Folders in, a gallery out: walk -> scan -> assemble -> decode -> embed -> commit. Run again, it adds what is missing.
+
+Nothing about progress is stored: what is on file is known by its content, so a run that was killed at any moment is
+finished by the same command. A file that is a case by itself goes straight on to decoding while the walk continues;
+files of series wait on disk (``spool``) until the walk is over, because a series may lie scattered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from indexer.assemble import CasePlan, assemble, group_key
+from indexer.drafts import Describer, Draft, draft_of
+from indexer.embedder import Embedder, Finished
+from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
+from indexer.limits import Limits
+from indexer.renewal import renew
+from indexer.report import CaseStatus, FileStatus, Report
+from indexer.sandbox import Sandbox
+from indexer.sources import Rejection, Scan, Source
+from indexer.spool import Spool
+from indexer.walk import walk
+from indexer.writer import Writer
+from retrieval.catalog import Outcome
+from retrieval.errors import RejectedInput
+from retrieval.gallery import Gallery
+from retrieval.types import EmbeddedCase
+
+DRAFTS_AT_ONCE = 64  # looked up on file together
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``source``: name of the data set or site. ``replace``: other pixels under a known id replace the old ones.
+
+    ``dry_run``: everything up to decoding, nothing embedded or written. ``keep``: called with each finished case
+    before it is committed, to keep its pixels where the sources will not stay.
+    """
+
+    labels: Describer | None = None
+    source: str = ""
+    replace: bool = False
+    dry_run: bool = False
+    keep: Callable[[Finished, EmbeddedCase], EmbeddedCase] | None = None
+
+
+def index(
+    gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path], options: Options, listen: Listener | None = None
+) -> Report:
+    """Index files, folders and zips. Returns when everything that could be committed is durable.
+
+    Headers are read by workers of their own: a decoding worker may stand still until the encoder wants its frames,
+    and the encoder may be waiting for the next header.
+    """
+    workers = max(1, (gallery.settings.workers or 2) // 2)
+    with Sandbox(workers, Limits.of(gallery.settings)) as scanners:
+        return index_scans(gallery, sandbox, scanners.scan(walk(paths)), options, listen)
+
+
+def index_scans(
+    gallery: Gallery,
+    sandbox: Sandbox,
+    scans: Iterable[Scan | Rejection],
+    options: Options,
+    listen: Listener | None = None,
+) -> Report:
+    """As ``index``, from headers that have been read already (or are being read)."""
+    return _Run(gallery, sandbox, options, listen or _silent).over(scans)
+
+
+def _silent(event: Event) -> None:
+    pass
+
+
+class _Run:
+    """The state of one run: its report, and who is told what."""
+
+    def __init__(self, gallery: Gallery, sandbox: Sandbox, options: Options, listen: Listener) -> None:
+        self._gallery = gallery
+        self._sandbox = sandbox
+        self._options = options
+        self._listen = listen
+        self._report = Report()
+        self._lock = threading.Lock()  # the writer's thread reports too
+
+    def over(self, scans: Iterable[Scan | Rejection]) -> Report:
+        started = time.monotonic()
+        try:
+            fresh = self._fresh(self._drafts(scans))
+            if self._options.dry_run:
+                for draft in fresh:
+                    self._case_done(draft, CaseStatus.ADDED)
+            else:
+                self._embed(fresh)
+        except KeyboardInterrupt:
+            self._report.interrupted = True
+        self._report.seconds = time.monotonic() - started
+        return self._report
+
+    # from files to drafts
+
+    def _drafts(self, scans: Iterable[Scan | Rejection]) -> Iterator[Draft]:
+        with Spool(self._gallery.secret) as spool:
+            for scan in scans:
+                self._listen(Scanned(scan.source))
+                if isinstance(scan, Rejection):
+                    self._refused(scan)
+                elif scan.frames == 0:
+                    reason = scan.warnings[0] if scan.warnings else "It holds no pixels."
+                    self._tell_file(FileDone(scan.source, FileStatus.NO_PIXELS, reason))
+                elif (group := group_key(scan)) == scan.sha256:
+                    yield from self._drafts_of([scan])
+                else:
+                    spool.put(group, scan)
+            for group_of_scans in spool.groups():
+                yield from self._drafts_of(group_of_scans)
+
+    def _drafts_of(self, scans: list[Scan]) -> Iterator[Draft]:
+        """The cases of one series. Every file of it is told once: with its first case, or as left out."""
+        try:
+            plans = assemble(scans, Limits.of(self._gallery.settings))
+        except RejectedInput as error:
+            for scan in scans:
+                self._tell_failure(Rejection(scan.source, error.stage, error.reason, scan.sha256))
+            return
+        told: set[Source] = set()
+        for plan in plans:
+            for source, reason in plan.skipped:
+                if source not in told:
+                    self._tell_file(FileDone(source, FileStatus.SKIPPED, reason))
+                    told.add(source)
+        for plan in plans:
+            reported = tuple(dict.fromkeys(scan.source for scan in plan.scans if scan.source not in told))
+            told.update(reported)
+            if plan.scans:
+                yield self._draft(plan, reported)
+
+    def _draft(self, plan: CasePlan, reported: tuple[Source, ...]) -> Draft:
+        slices = self._gallery.pooling.max_slices
+        return draft_of(plan, self._options.labels, self._options.source, self._gallery.secret, slices, reported)
+
+    def _fresh(self, drafts: Iterator[Draft]) -> Iterator[Draft]:
+        """Only drafts whose content is not on file; for the others, labels that changed are renewed."""
+        while chunk := list(islice(drafts, DRAFTS_AT_ONCE)):
+            on_file = self._gallery.catalog.content_of([draft.case.case_id for draft in chunk])
+            for draft in chunk:
+                if on_file.get(draft.case.case_id) != draft.case.content_sha256:
+                    yield draft
+                elif not self._options.dry_run and renew(self._gallery.catalog, draft):
+                    self._case_done(draft, CaseStatus.UPDATED, FileStatus.UNCHANGED)
+                else:
+                    self._case_done(draft, CaseStatus.UNCHANGED)
+
+    # from drafts to the gallery
+
+    def _embed(self, drafts: Iterator[Draft]) -> None:
+        keep = self._options.keep
+        embedder = Embedder(
+            self._sandbox, self._gallery.encoder, self._gallery.pooling, keep_images=keep is not None
+        )
+        with Writer(self._gallery, self._committed, replace=self._options.replace) as writer:
+            for finished in embedder.run(drafts):
+                if finished.embedded is None:
+                    self._case_done(finished.draft, CaseStatus.FAILED, failed=finished.failed)
+                    continue
+                writer.put(finished, keep(finished, finished.embedded) if keep else finished.embedded)
+
+    def _committed(self, finished: Finished, outcome: Outcome) -> None:
+        draft = finished.draft
+        if outcome.status == "conflict":
+            refused = tuple(
+                Rejection(scan.source, "commit", outcome.reason, scan.sha256) for scan in draft.scans
+            )
+            self._case_done(draft, CaseStatus.FAILED, failed=refused)
+            return
+        with self._lock:
+            self._report.frames += len(finished.draft.chosen)
+        self._case_done(draft, CaseStatus(outcome.status), failed=finished.failed, duplicate_of=outcome.duplicate_of)
+
+    # telling
+
+    def _case_done(
+        self,
+        draft: Draft,
+        status: CaseStatus,
+        file_status: FileStatus | None = None,
+        *,
+        failed: Sequence[Rejection] = (),
+        duplicate_of: str = "",
+    ) -> None:
+        case, refusals = draft.case, {rejection.source: rejection for rejection in failed}
+        with self._lock:
+            self._report.cases[status] += 1
+            self._report.duplicates += bool(duplicate_of)
+            self._report.warnings.update(case.warnings if status is not CaseStatus.FAILED else ())
+        self._listen(CaseDone(case.case_id, status, len(draft.chosen), duplicate_of, case.warnings))
+        if file_status is None:
+            file_status = FileStatus.UNCHANGED if status is CaseStatus.UNCHANGED else FileStatus.INDEXED
+        for source in draft.reported:
+            if rejection := refusals.get(source):
+                self._tell_failure(rejection)
+            else:
+                self._tell_file(FileDone(source, file_status, case_id=case.case_id))
+
+    def _refused(self, rejection: Rejection) -> None:
+        """A file that no reader knows is left out in peace; one that should have been an image has failed."""
+        if rejection.stage == "sniff":
+            self._tell_file(FileDone(rejection.source, FileStatus.SKIPPED, rejection.reason))
+        else:
+            self._tell_failure(rejection)
+
+    def _tell_failure(self, rejection: Rejection) -> None:
+        with self._lock:
+            self._report.fail(rejection)
+        self._listen(FileDone(rejection.source, FileStatus.FAILED, rejection.reason, rejection=rejection))
+
+    def _tell_file(self, event: FileDone) -> None:
+        with self._lock:
+            self._report.files[event.status] += 1
+            if event.status is FileStatus.SKIPPED:
+                self._report.skips[event.reason] += 1
+        self._listen(event)

@@ -1,0 +1,106 @@
+"""Files in, one query out: read, assembled and embedded by exactly the code that does it for the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from indexer.assemble import CasePlan, assemble, group_key
+from indexer.drafts import draft_of
+from indexer.limits import Limits
+from indexer.sandbox import Sandbox
+from indexer.sources import Rejection, Scan
+from indexer.walk import walk
+from retrieval.errors import LimitExceeded, NotFoundError, RejectedInput, UsageError
+from retrieval.gallery import Gallery
+from retrieval.types import Case, Image, Query
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCase:
+    """A query made of files. ``images``: the frames that were embedded, in order. ``warnings``: sentences to show."""
+
+    query: Query
+    case: Case
+    images: tuple[Image, ...]
+    warnings: tuple[str, ...]
+
+
+def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> QueryCase:
+    """One file, the files of a series, a folder or a zip as a query.
+
+    When they hold several cases the one with the most frames is asked and the warnings say so. A case that is on
+    file already is recognised, so that it does not find itself. RejectedInput when there is no image in them.
+    """
+    if not paths:
+        raise UsageError("Nothing to search with: expected at least one file.")
+    scans, rejections = _sorted(sandbox.scan(walk(paths)))
+    plans = _plans(scans, Limits.of(gallery.settings))
+    if not plans:
+        raise _why_none(scans, rejections)
+    plan = max(plans, key=lambda p: (len(p.frames), p.case_id))
+    draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
+    images: list[Image] = []
+    for reply in sandbox.read(draft.wanted):
+        if isinstance(reply, Rejection):
+            raise _error(reply)
+        images.append(reply.image)
+    embedding = replace(gallery.embed(images), slice_frames=draft.chosen)
+    case = _known(gallery, draft.case)
+    query = Query(embedding, case.patient_key, case.key, draft.case.frames)
+    return QueryCase(query, case, tuple(images), _warnings(plan, plans, rejections))
+
+
+def _sorted(answers: Iterable[Scan | Rejection]) -> tuple[list[Scan], list[Rejection]]:
+    scans: list[Scan] = []
+    rejections: list[Rejection] = []
+    for answer in answers:
+        if isinstance(answer, Rejection):
+            rejections.append(answer)
+        else:
+            scans.append(answer)
+    return scans, rejections
+
+
+def _plans(scans: Sequence[Scan], limits: Limits) -> list[CasePlan]:
+    groups: dict[str, list[Scan]] = {}
+    for scan in scans:
+        if scan.frames:
+            groups.setdefault(group_key(scan), []).append(scan)
+    return [plan for group in groups.values() for plan in assemble(group, limits) if plan.frames]
+
+
+def _why_none(scans: Sequence[Scan], rejections: Sequence[Rejection]) -> RejectedInput | NotFoundError:
+    """The one file's own reason, or what was found among many."""
+    if len(rejections) == 1 and not scans:
+        return _error(rejections[0])
+    if not rejections and not scans:
+        return NotFoundError("No file there: expected an image file, a folder or a zip with images.")
+    if rejections:
+        found = f"none of {len(scans) + len(rejections)} files holds an image; the first reason: {rejections[0].reason}"
+        return RejectedInput(rejections[0].stage, f"Expected an image, but {found}")
+    why = next((warning for scan in scans for warning in scan.warnings), "it holds no pixels.")
+    return RejectedInput("scan", f"Expected an image, but there are no pixels to search with: {why}")
+
+
+def _error(rejection: Rejection) -> RejectedInput:
+    return (LimitExceeded if rejection.limit else RejectedInput)(rejection.stage, rejection.reason)
+
+
+def _known(gallery: Gallery, case: Case) -> Case:
+    """The stored case when this one is on file with the same content: it knows its patient even if the header does not."""
+    stored = gallery.catalog.content_of([case.case_id])
+    if stored.get(case.case_id) != case.content_sha256:
+        return case
+    return gallery.case(case.case_id)
+
+
+def _warnings(plan: CasePlan, plans: Sequence[CasePlan], rejections: Sequence[Rejection]) -> tuple[str, ...]:
+    told = list(plan.warnings)
+    if len(plans) > 1:
+        told.append(f"The files hold {len(plans)} cases; the one with the most frames ({len(plan.frames)}) is searched.")
+    refused = [rejection for rejection in rejections if rejection.stage != "sniff"]
+    if refused:
+        told.append(f"{len(refused)} of the files could not be read; the first reason: {refused[0].reason}")
+    return tuple(told)
