@@ -70,7 +70,8 @@ def pool(rows: UnitRows, pooling: Pooling) -> npt.NDArray[np.float32]:
         if length > _DEGENERATE:
             unit: npt.NDArray[np.float32] = (vector / length).astype(np.float32)
             return unit
-    return rows[len(rows) // 2].astype(np.float32)
+    middle: npt.NDArray[np.float32] = rows[len(rows) // 2].astype(np.float32)
+    return middle
 
 
 def choose_slices(count: int, max_slices: int) -> tuple[int, ...]:
