@@ -6,6 +6,7 @@ Rescaling is done once and only here (``rescale`` or ``apply_lut``), so that no 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,11 @@ _VIEWS: dict[str, tuple[Direction, Direction]] = {
     "coronal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
     "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
 }
-_OBLIQUE_BELOW = 0.85  # |cosine| between the slice normal and the nearest patient axis; tilted by more than about 32 deg
+_OBLIQUE_BELOW = 0.85  # |cosine| between the slice normal and the nearest patient axis: tilted by over 32 degrees
 
 
 def narrow(values: Pixels) -> Pixels:
-    """Integers in the smallest of uint8 (kept), int16, uint16 that holds them exactly, else float32; floats as float32."""
+    """Integers in the first of uint8 (kept), int16, uint16 that holds them, else float32; floats as float32."""
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "iu" or values.size == 0:
@@ -51,7 +52,7 @@ def rescale(stored: Pixels, slope: float = 1.0, intercept: float = 0.0) -> Pixel
         return narrow(stored)
     if stored.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer():
         whole = stored.astype(np.int64) * int(slope) + int(intercept)
-        if whole.size and -(2**24) <= whole.min() and whole.max() <= 2**24:
+        if whole.size and whole.min() >= -(2**24) and whole.max() <= 2**24:
             return narrow(whole)
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
@@ -63,10 +64,10 @@ def apply_lut(stored: Pixels, first: int, table: npt.NDArray[np.uint16]) -> Pixe
 
 
 def mirror(values: Pixels, total: float) -> Pixels:
-    """``total - values``: MONOCHROME1 turned so that more is brighter. ``total`` is the sum of both ends of the range."""
+    """``total - values``: MONOCHROME1 turned so that more is brighter. ``total``: the range's ends, summed."""
     if values.dtype.kind in "iu" and float(total).is_integer():
         turned = int(total) - values.astype(np.int64)
-        if values.dtype == np.uint8 and turned.size and 0 <= turned.min() and turned.max() <= 255:
+        if values.dtype == np.uint8 and turned.size and turned.min() >= 0 and turned.max() <= 255:
             return turned.astype(np.uint8)
         return narrow(turned)
     return (total - values.astype(np.float64)).astype(np.float32)
@@ -80,12 +81,17 @@ def mirror_window(window: tuple[float, float], total: float) -> tuple[float, flo
 def to_8_bit(values: Pixels, bits: int) -> npt.NDArray[np.uint8]:
     """Unsigned samples of ``bits`` significant bits, any shape, as uint8 (the high bits)."""
     if bits < 8:
-        return (values.astype(np.float32) * (255.0 / (2**bits - 1)) + 0.5).clip(0, 255).astype(np.uint8)
-    return (values.astype(np.uint64) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+        return _bytes(values.astype(np.float32) * np.float32(255.0 / (2**bits - 1)) + np.float32(0.5))
+    return _bytes(values.astype(np.uint64) >> (bits - 8))
+
+
+def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    clipped: npt.NDArray[np.uint8] = np.clip(values, 0, 255).astype(np.uint8)
+    return clipped
 
 
 def palette_to_rgb(stored: Pixels, first: int, table: npt.NDArray[np.uint16], bits: int) -> Pixels:
-    """``stored`` [rows, columns] through ``table`` [entries, 3] of ``bits``-bit values, as uint8 RGB (PS3.3 C.7.6.3.1.5)."""
+    """``stored`` [rows, columns] through ``table`` [entries, 3], ``bits`` a value: uint8 RGB (PS3.3 C.7.6.3.1.5)."""
     if bits == 16 and table.size and int(table.max()) <= 255:
         bits = 8  # a common slip: 8-bit entries declared as 16
     colours = to_8_bit(table, bits)
@@ -100,7 +106,7 @@ def ybr_to_rgb(pixels: Pixels, *, partial: bool = False) -> Pixels:
     if partial:
         luma, blue, red = (luma - 16.0) * (255.0 / 219.0), blue * (255.0 / 224.0), red * (255.0 / 224.0)
     rgb = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
-    return (rgb + 0.5).clip(0, 255).astype(np.uint8)
+    return _bytes(rgb + 0.5)
 
 
 def plane_of(row: Direction, column: Direction) -> str:
@@ -166,7 +172,7 @@ def _stretch(pixels: Pixels, low: float, high: float) -> npt.NDArray[np.uint8]:
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
     shown = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low)) + np.float32(0.5)
-    return np.nan_to_num(shown, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255).astype(np.uint8)
+    return _bytes(np.nan_to_num(shown, nan=0.0, posinf=255.0, neginf=0.0))
 
 
 def thumbnail(image: Image, side: int = 256) -> bytes:

@@ -1,0 +1,98 @@
+"""Reading values of a pydicom data set without trusting them: absent, empty and malformed all come back as nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+_MALFORMED = (
+    ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
+    struct.error,
+)  # fmt: skip
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom's warnings and log lines: they quote values, and values can be patient data."""
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def value(header: Dataset, keyword: str) -> Any:
+    """The element's value, or None."""
+    try:
+        return header.get(keyword)
+    except _MALFORMED:
+        return None
+
+
+def texts(header: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as stripped strings, empty ones included; () when absent."""
+    found = value(header, keyword)
+    if found is None or isinstance(found, bytes):
+        return ()
+    several = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
+    return tuple(str(each).replace("\x00", " ").strip() for each in several)
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """The first value as a stripped string, or ""."""
+    return next(iter(texts(header, keyword)), "")
+
+
+def uid(header: Dataset, keyword: str) -> str:
+    """A well-formed UID of at most 64 characters (PS3.5 9.1), or ""."""
+    found = text(header, keyword)
+    return found if len(found) <= 64 and _UID.match(found) else ""
+
+
+def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values as finite floats; () when absent or when any is not a finite number."""
+    found = []
+    for each in texts(header, keyword):
+        try:
+            number = float(each)
+        except ValueError:
+            return ()
+        if not math.isfinite(number):
+            return ()
+        found.append(number)
+    return tuple(found)
+
+
+def number(header: Dataset, keyword: str) -> float | None:
+    return next(iter(numbers(header, keyword)), None)
+
+
+def integer(header: Dataset, keyword: str) -> int | None:
+    found = number(header, keyword)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def items(header: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence, [] when absent or not a sequence."""
+    found = value(header, keyword)
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+        return []
+    return [each for each in found if isinstance(each, Dataset)]
+
+
+def item(header: Dataset, keyword: str) -> Dataset | None:
+    """The first item of a sequence, or None."""
+    return next(iter(items(header, keyword)), None)
