@@ -201,7 +201,7 @@ class FaissIndex:
         facts = {"options": self.options, "error": codes.error if codes else None}
         (directory / FACTS_FILE).write_text(json.dumps(facts) + "\n")
         if codes is not None:
-            load_faiss().write_index(codes.index, str(directory / CODES_FILE))
+            _write_codes(directory / CODES_FILE, codes.index)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -215,6 +215,13 @@ class FaissIndex:
                 f"The FAISS files {FACTS_FILE} and {CODES_FILE} can't be read: rebuild the index."
             ) from error
         return cls(factory, rows, codes)
+
+
+def _write_codes(path: Path, index: Any) -> None:
+    """Through a file of ours: FAISS itself would not say that the disk is full."""
+    faiss = load_faiss()
+    with open(path, "wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def _read_codes(directory: Path, rows: Rows, error: float) -> _Codes:

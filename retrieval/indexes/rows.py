@@ -21,6 +21,7 @@ from retrieval.types import Keys, UnitRows
 KEYS_FILE = "keys.npy"
 VECTORS_FILE = "vectors.npy"
 UNIT_TOLERANCE = 1e-3
+_ROUNDING = 1e-5  # of a float32 norm: what the catalog let in at the edge must not be refused here
 _BLOCK = 16384  # rows written or checked at once
 
 Positions = npt.NDArray[np.intp]
@@ -36,7 +37,7 @@ def check_unit_rows(vectors: npt.ArrayLike, dim: int, what: str = "vectors") -> 
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-        bad = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE))  # not <=, so that NaN counts as bad
+        bad = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE + _ROUNDING))  # not <=, so that NaN counts as bad
         if len(bad):
             raise UsageError(
                 f"Expected {what} that are finite and of length 1, got length {norms[bad[0]]} in row {start + bad[0]}: "
