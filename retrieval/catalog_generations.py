@@ -1,0 +1,101 @@
+"""Published indexes: which one is live is one column of one row, so a flip is one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from retrieval.catalog_types import GenerationRow
+from retrieval.catalog_vectors import need_bound
+from retrieval.database import now
+from retrieval.errors import ConflictError, NotFoundError
+from retrieval.heads import Heads
+from retrieval.schema import encoders, gallery, generations
+
+PUBLISHED = select(generations, encoders.c.fingerprint, gallery.c.generation_id).join(
+    encoders, encoders.c.id == generations.c.encoder_id
+)
+
+
+def read_heads(connection: Connection) -> Heads:
+    statement = select(
+        gallery.c.last_key, gallery.c.last_tombstone, generations.c.name, generations.c.manifest_sha256
+    ).outerjoin(generations, generations.c.id == gallery.c.generation_id)
+    last_key, last_tombstone, name, manifest = connection.execute(statement).one()
+    return Heads(last_key, last_tombstone, name or "", manifest or "")
+
+
+def read_generations(connection: Connection) -> list[GenerationRow]:
+    """Oldest first."""
+    rows = connection.execute(PUBLISHED.join(gallery, gallery.c.id == 1).order_by(generations.c.id))
+    return [_row(row) for row in rows]
+
+
+def publish(
+    connection: Connection,
+    name: str,
+    manifest_sha256: str,
+    last_key: int,
+    last_tombstone: int,
+    backend: str,
+    count: int,
+) -> None:
+    if connection.scalar(select(generations.c.id).where(generations.c.name == name)) is not None:
+        raise ConflictError(f"There is a generation {name} already: expected a name that was never used.")
+    statement = insert(generations).values(
+        name=name,
+        encoder_id=need_bound(connection).encoder_id,
+        backend=backend,
+        manifest_sha256=manifest_sha256,
+        last_key=last_key,
+        last_tombstone=last_tombstone,
+        size=count,
+        created_at=now(),
+        state="published",
+    )
+    generation_id = connection.execute(statement.returning(generations.c.id)).scalar_one()
+    connection.execute(update(gallery).values(generation_id=generation_id))
+
+
+def rollback(connection: Connection) -> GenerationRow:
+    """Make the newest one live that was published before the live one and was not itself rolled back from."""
+    live = connection.scalar(select(gallery.c.generation_id))
+    before = (
+        connection.scalar(
+            select(generations.c.id)
+            .where(generations.c.id < live, generations.c.state == "published")
+            .order_by(generations.c.id.desc())
+            .limit(1)
+        )
+        if live is not None
+        else None
+    )
+    if before is None:
+        raise NotFoundError("There is no earlier generation to go back to: it was never published or has been dropped.")
+    connection.execute(update(generations).where(generations.c.id == live).values(state="rolled_back"))
+    connection.execute(update(gallery).values(generation_id=before))
+    return next(row for row in read_generations(connection) if row.state == "live")
+
+
+def drop(connection: Connection, names: Sequence[str]) -> None:
+    """Forget generations; names that are not there are ignored, the live one is refused."""
+    live = read_heads(connection).generation
+    if live and live in names:
+        raise ConflictError(f"Generation {live} is live and can't be dropped: publish another or roll back first.")
+    connection.execute(delete(generations).where(generations.c.name.in_(list(names))))
+
+
+def _row(row: Row[Any]) -> GenerationRow:
+    return GenerationRow(
+        name=row.name,
+        backend=row.backend,
+        fingerprint=row.fingerprint,
+        manifest_sha256=row.manifest_sha256,
+        last_key=row.last_key,
+        last_tombstone=row.last_tombstone,
+        count=row.size,
+        created_at=row.created_at,
+        state="live" if row.id == row.generation_id else row.state,
+    )

@@ -1,0 +1,212 @@
+"""One database, two ways in: ``read`` (a consistent snapshot) and ``write`` (under the one writer lock).
+
+Every write transaction takes the writer lock before its first statement: BEGIN IMMEDIATE on SQLite, an advisory lock on
+PostgreSQL, which is let go only after the commit is visible. So commits happen one after the other, and whatever the
+counters in ``gallery`` hand out appears in ascending order.
+
+Driver errors are translated here, at the border; nothing above this module knows the driver's exceptions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from retrieval.errors import MissingExtra, StorageFull, StoreError, UsageError
+
+BUSY_SECONDS = 30
+PAGE_BYTES = 16384  # seven 512-d vectors a page; with SQLite's 4096 each would have a page of its own
+WRITER_LOCK = 0x70726563  # any number will do, as long as every writer uses the same
+
+SQLITE_SENTENCES = {
+    sqlite3.SQLITE_BUSY: f"The database was busy for {BUSY_SECONDS} seconds: another process is writing. Try again.",
+    sqlite3.SQLITE_LOCKED: "The database is locked by another statement. Try again.",
+    sqlite3.SQLITE_CORRUPT: "The database file is damaged: restore it from your backup.",
+    sqlite3.SQLITE_NOTADB: "The database file is not an SQLite database: restore it from your backup.",
+    sqlite3.SQLITE_READONLY: "The database can't be written: check the owner and mode of the data directory.",
+    sqlite3.SQLITE_CANTOPEN: "The database file can't be opened: check that the data directory exists and its mode.",
+    sqlite3.SQLITE_IOERR: "The disk failed under the database (input/output error): check the disk, then try again.",
+}
+
+
+def now() -> str:
+    """The time as ISO 8601, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Database:
+    """An engine with the transaction rules of this project. Safe from several threads; not across a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.url = parse_url(url)
+        self.engine = _engine(self.url)
+
+    @property
+    def place(self) -> str:
+        """The database in words, without a password."""
+        return str(self.path) if self.path else self.url.render_as_string(hide_password=True)
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file, or None for a server."""
+        return Path(self.url.database or "") if self.is_sqlite else None
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A read transaction: on SQLite all its statements see one state, on PostgreSQL each its own."""
+        with translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A write transaction under the writer lock. Committed and durable on a clean exit, undone otherwise."""
+        with translated(), self.engine.connect() as connection:
+            lock(connection)
+            yield connection
+            connection.commit()
+
+    def compact(self) -> None:
+        """Give the space of deleted rows back, so that no live file holds their bytes any more."""
+        with translated(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.execution_options(precedent_begin="")
+                connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            else:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.exec_driver_sql("VACUUM (FULL)")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def lock(connection: Connection) -> None:
+    """Take the writer lock, as the first statement of a transaction."""
+    if connection.dialect.name == "sqlite":
+        connection.execution_options(precedent_begin="BEGIN IMMEDIATE").begin()
+        return
+    connection.execute(
+        # A server may be set to acknowledge before the log is on disk; an acknowledged case must survive a power cut.
+        text(
+            "SELECT pg_advisory_xact_lock(:number), CASE WHEN current_setting('synchronous_commit') = 'off' "
+            "THEN set_config('synchronous_commit', 'on', true) END"
+        ),
+        {"number": WRITER_LOCK},
+    )
+
+
+def parse_url(url: str) -> URL:
+    """A SQLite file or a PostgreSQL URL; anything else is a UsageError."""
+    expected = "Expected sqlite:///FILE or postgresql://USER@HOST/NAME as the database URL"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UsageError(f"{expected}, got something that is no URL.") from error
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+            raise UsageError(f"{expected}; a gallery needs a plain file, not a database in memory.")
+        return parsed.set(drivername="sqlite")
+    if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    raise UsageError(f"{expected}, got {parsed.drivername}.")
+
+
+def _engine(url: URL) -> Engine:
+    # hide_parameters: an exception's text must not carry a patient's data into a log
+    options: dict[str, Any] = {"hide_parameters": True, "pool_size": 8, "max_overflow": 32}
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **options)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        engine = create_engine(url, pool_pre_ping=True, **options)
+    except (ImportError, NoSuchModuleError) as error:
+        raise MissingExtra("psycopg", "postgres") from error
+    event.listen(engine, "connect", _prepare_postgres)
+    event.listen(engine, "before_cursor_execute", _choose_format)
+    return engine
+
+
+def _prepare_sqlite(raw: Any, _: object) -> None:
+    raw.isolation_level = None  # transactions begin where _begin_sqlite says, not where the driver guesses
+    for pragma in (
+        f"page_size = {PAGE_BYTES}",  # counts only while the file is empty
+        f"busy_timeout = {BUSY_SECONDS * 1000}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "secure_delete = ON",  # a deleted report is overwritten, not just forgotten
+        "cache_size = -65536",
+    ):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    statement = connection.get_execution_options().get("precedent_begin", "BEGIN")
+    if statement:
+        connection.exec_driver_sql(statement)
+
+
+def _prepare_postgres(raw: Any, _: object) -> None:
+    with raw.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    raw.commit()
+
+
+def _choose_format(_: Connection, cursor: Any, __: str, ___: Any, context: Any, ____: bool) -> None:
+    """With ``precedent_binary``, results travel as bytes rather than as text: half the size for vectors."""
+    if context is not None and context.execution_options.get("precedent_binary"):
+        cursor.format = 1  # psycopg.pq.Format.BINARY
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn driver errors into our own sentences, without the driver's text, which may quote stored data."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translate(error) from error
+    except PoolTimeout as error:
+        raise StoreError("All database connections are in use: try again, or run more workers.") from error
+
+
+def _translate(error: DBAPIError) -> StoreError:
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+        if code == sqlite3.SQLITE_FULL:
+            return _full()
+        return StoreError(SQLITE_SENTENCES.get(code, _refused(cause)))
+    state = getattr(cause, "sqlstate", None) or ""
+    if state == "53100":
+        return _full()
+    if state == "55P03":
+        return StoreError(SQLITE_SENTENCES[sqlite3.SQLITE_BUSY])
+    if not state or state[:2] in {"08", "57"} or error.connection_invalidated:
+        return StoreError("The database server can't be reached or closed the connection: check it, then try again.")
+    return StoreError(_refused(cause, state))
+
+
+def _full() -> StorageFull:
+    return StorageFull(
+        "No space is left for the database: free some and try again. What was acknowledged before is safe."
+    )
+
+
+def _refused(cause: BaseException | None, state: str = "") -> str:
+    kind = type(cause).__name__
+    return f"The database refused the operation ({kind}{' ' + state if state else ''}); nothing of it was kept."

@@ -1,0 +1,100 @@
+"""Making a database, and bringing an older one to the tables of ``retrieval.schema``, through Alembic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+
+from retrieval.database import Database, lock, translated
+from retrieval.errors import StoreError, StoreTooNew
+from retrieval.schema import REVISION, VERSION_TABLE
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+
+def prepare(database: Database, *, create: bool) -> None:
+    """See that the database is at ``REVISION``: make it (only with ``create``), upgrade it, or say why not."""
+    path = database.path
+    if path is not None and not path.exists():
+        if not create:
+            raise _no_gallery(database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with database.read() as connection:
+        stored = revision(connection)
+    if stored == REVISION:
+        return
+    if not stored and not create:
+        raise _no_gallery(database)
+    upgrade(database)
+
+
+def revision(connection: Connection) -> str:
+    """The Alembic revision a database is at, "" when it holds no gallery."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return ""
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() or ""  # noqa: S608 (a constant)
+
+
+def upgrade(database: Database, target: str = "head") -> None:
+    """Run migrations up to ``target``, all of them in one transaction or not at all."""
+    from alembic import command
+
+    _migrate(database, lambda config: command.upgrade(config, target))
+
+
+def downgrade(database: Database, target: str) -> None:
+    """Run migrations down to ``target``; "base" removes everything."""
+    from alembic import command
+
+    _migrate(database, lambda config: command.downgrade(config, target))
+
+
+def _migrate(database: Database, step: Callable[[Config], None]) -> None:
+    config = configuration()
+    with translated(), database.engine.connect() as connection:
+        try:
+            if database.is_sqlite:
+                # Rebuilding a table drops the old one; with foreign keys on, the rows that refer to it would go too.
+                connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+            lock(connection)
+            _check_known(database, revision(connection), config)  # under the lock: another process may have been first
+            config.attributes["connection"] = connection
+            step(config)
+            _check_references(connection)
+            connection.commit()
+        finally:
+            connection.invalidate()  # the next connection has foreign keys on again
+
+
+def _check_known(database: Database, stored: str, config: Config) -> None:
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if stored and stored not in known:
+        raise StoreTooNew(
+            f"The gallery at {database.place} is at revision {stored}, this Precedent knows up to {REVISION}: "
+            "it was written by a newer Precedent. Upgrade this one."
+        )
+
+
+def configuration() -> Config:
+    """Alembic's configuration for the packaged ``migrations``, wherever it is installed."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "migrations:")
+    return config
+
+
+def _check_references(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        return
+    if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+        raise StoreError("The migration would have left rows that refer to nothing, so it was undone. Report this.")
+
+
+def _no_gallery(database: Database) -> StoreError:
+    return StoreError(f"No gallery at {database.place}: run precedent index to make one.")
