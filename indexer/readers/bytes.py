@@ -45,8 +45,39 @@ def open_source(source: Source, limits: Limits) -> BinaryIO:
 def digest(source: Source, limits: Limits) -> tuple[str, int]:
     """SHA-256 (hex) and size of the source's bytes: of the file as it is, or of the unpacked member."""
     with open_source(source, limits) as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        return sha256, stream.seek(0, os.SEEK_END)
+        return digest_streams(stream)
+
+
+def digest_streams(*streams: BinaryIO) -> tuple[str, int]:
+    """SHA-256 (hex) and size over streams read one after another from where they stand."""
+    sha256, size = hashlib.sha256(), 0
+    for stream in streams:
+        while chunk := stream.read(CHUNK):
+            sha256.update(chunk)
+            size += len(chunk)
+    return sha256.hexdigest(), size
+
+
+def beside(source: Source, name: str, limits: Limits) -> Source | None:
+    """The file ``name`` in the folder (or archive) of ``source``, None when there is none.
+
+    ``name`` comes from a hostile header or is made from a file name: anything but a plain name is refused, and so is a
+    link, unless ``source`` is one too (data sets kept by git-annex are all links).
+    """
+    if source.member:
+        archive = open_archive(source.path, limits)
+        return Source(source.path, name) if name in archive.NameToInfo else None
+    if not name or name in (".", "..") or any(sign in name for sign in "/\\\x00"):
+        raise RejectedInput("scan", "The header names a data file outside its own folder: expected a plain file name.")
+    path = source.path.with_name(name)
+    try:
+        if path.is_symlink() and not source.path.is_symlink():
+            raise RejectedInput("scan", "The data file beside the header is a link: expected the file itself.")
+        return Source(path) if path.exists() else None
+    except OSError as error:
+        raise RejectedInput(
+            "scan", "The header names a data file that can't be looked up: its name is not valid."
+        ) from error
 
 
 def open_file(path: Path, limits: Limits) -> BinaryIO:
