@@ -14,15 +14,17 @@ from retrieval.privacy import Secret
 from retrieval.types import Case, CaseFile, Image
 
 
-def seal(source: Source, format: str, secret: Secret) -> bytes:
-    """Where a file is, sealed with the store's key: file names can hold names."""
-    return secret.seal("\0".join([str(source.path.absolute()), source.member, format]).encode("utf-8", "surrogateescape"))
+def seal(source: Source, reader: str, secret: Secret) -> bytes:
+    """Where a file is and which reader reads it, sealed with the store's key: file names can hold names."""
+    return secret.seal(
+        "\0".join([str(source.path.absolute()), source.member, reader]).encode("utf-8", "surrogateescape")
+    )
 
 
 def unseal(sealed: bytes, secret: Secret) -> tuple[Source, str]:
     """The source and the format of its reader."""
-    path, member, format = secret.unseal(sealed).decode("utf-8", "surrogateescape").split("\0")
-    return Source(Path(path), member), format
+    path, member, reader = secret.unseal(sealed).decode("utf-8", "surrogateescape").split("\0")
+    return Source(Path(path), member), reader
 
 
 def read_frames(
@@ -47,7 +49,7 @@ def read_frames(
 
 
 def _request(file: CaseFile, frames: tuple[int, ...], secret: Secret) -> Wanted:
-    source, format = unseal(file.sealed_path, secret)
+    source, reader = unseal(file.sealed_path, secret)
     try:
         size = source.path.stat().st_size
     except OSError as error:
@@ -56,4 +58,4 @@ def _request(file: CaseFile, frames: tuple[int, ...], secret: Secret) -> Wanted:
         ) from error
     if not source.member and size != file.bytes:
         raise SourceGone("The file of this case has changed since it was indexed: index it again.")
-    return Wanted(source, format, frames)
+    return Wanted(source, reader, frames)

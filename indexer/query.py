@@ -89,7 +89,7 @@ def _error(rejection: Rejection) -> RejectedInput:
 
 
 def _known(gallery: Gallery, case: Case) -> Case:
-    """The stored case when this one is on file with the same content: it knows its patient even if the header does not."""
+    """The stored case when the same content is on file: it knows its patient even if the header does not."""
     stored = gallery.catalog.content_of([case.case_id])
     if stored.get(case.case_id) != case.content_sha256:
         return case
@@ -99,7 +99,9 @@ def _known(gallery: Gallery, case: Case) -> Case:
 def _warnings(plan: CasePlan, plans: Sequence[CasePlan], rejections: Sequence[Rejection]) -> tuple[str, ...]:
     told = list(plan.warnings)
     if len(plans) > 1:
-        told.append(f"The files hold {len(plans)} cases; the one with the most frames ({len(plan.frames)}) is searched.")
+        told.append(
+            f"The files hold {len(plans)} cases; the one with the most frames ({len(plan.frames)}) is searched."
+        )
     refused = [rejection for rejection in rejections if rejection.stage != "sniff"]
     if refused:
         told.append(f"{len(refused)} of the files could not be read; the first reason: {refused[0].reason}")

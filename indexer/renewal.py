@@ -7,7 +7,7 @@ from retrieval.catalog import Catalog
 
 
 def renew(catalog: Catalog, draft: Draft) -> bool:
-    """Bring labels, report and attributes of the stored case up to what a labels file says now; True if any differed."""
+    """Bring the stored case's labels, report and attributes up to what is said of it now; True if any differed."""
     if not draft.described:
         return False
     stored, said = catalog.case(draft.case.case_id), draft.case

@@ -1,7 +1,8 @@
 """How similar two random cases of this gallery are: the yardstick beside every similarity.
 
-A cosine of 0.93 means nothing by itself; some encoders put any two radiographs there. Against the similarities of random pairs
-of the same gallery it becomes a percentile, and a best hit that random pairs reach easily is told as no confident match.
+A cosine of 0.93 means nothing by itself; some encoders put any two radiographs there. Against the similarities of
+random pairs of the same gallery it becomes a percentile, and a best hit that random pairs reach easily is told as no
+confident match.
 """
 
 from __future__ import annotations

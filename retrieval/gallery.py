@@ -21,9 +21,8 @@ from retrieval.errors import FingerprintMismatch, UsageError
 from retrieval.filters import Filter
 from retrieval.late import best_matches, max_similarity
 from retrieval.live import LiveIndex
-from retrieval.planner import Plan
 from retrieval.privacy import Secret
-from retrieval.ranking import search_grouped
+from retrieval.ranking import Ranked, search_grouped
 from retrieval.settings import Settings
 from retrieval.types import (
     Case,
@@ -39,17 +38,21 @@ from retrieval.types import (
     Query,
     SamePatient,
     SearchResult,
+    UnitRows,
 )
 
 MAX_K = 1000
 RERANK_CANDIDATES = 100
 MATCHES_PER_HIT = 5
+TEXT_ENCODER = "open_clip:hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
 
 class Gallery:
     """Cases that can be asked for their likes. Bound to one encoder for life; safe to use from several threads."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, encoder: Encoder, secret: Secret, pooling: Pooling) -> None:
+    def __init__(
+        self, settings: Settings, catalog: Catalog, encoder: Encoder, secret: Secret, pooling: Pooling
+    ) -> None:
         self.settings = settings
         self.catalog = catalog
         self.encoder = encoder
@@ -99,7 +102,9 @@ class Gallery:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -134,8 +139,8 @@ class Gallery:
         """A sentence in the images' space. UsageError when the gallery's encoder has no text tower."""
         if not isinstance(self.encoder, TextEncoder) or not self.encoder.card.text:
             raise UsageError(
-                f"The encoder '{self.encoder.card.name}' has no text tower, so a sentence can't be searched. Index with "
-                "an encoder that has one, such as open_clip:hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224."
+                f"The encoder '{self.encoder.card.name}' has no text tower, so a sentence can't be searched. "
+                f"Index with an encoder that has one, such as {TEXT_ENCODER}."
             )
         rows = self.encoder.encode_text([text])
         return Embedding(rows[0], rows, (0,))
@@ -186,85 +191,63 @@ class Gallery:
         if not 1 <= k <= MAX_K:
             raise UsageError(f"k must be from 1 to {MAX_K}, got {k}.")
         started = time.perf_counter()
-        self._live.refresh()
+        snapshot = self._live.refresh()
         allowed, excluded = self._scope(query, filters, same_patient)
-        wanted = max(k, RERANK_CANDIDATES) if rerank else k
+        vector = query.embedding.vector[None, :]
         found = search_grouped(
-            lambda n: self._live.search(query.embedding.vector[None, :], n, allowed=allowed, excluded=excluded),
-            lambda keys: self.catalog.groups(keys, group),
-            wanted,
+            lambda n: snapshot.search(vector, n, allowed, excluded),
+            lambda keys: dict(zip(keys.tolist(), self.catalog.groups(keys, group), strict=True)),
+            max(k, RERANK_CANDIDATES) if rerank else k,
         )
-        hits = self._hits(query, found.keys, found.similarities, k, rerank)
-        return self._result(hits, found.plan, started)
-
-    def _scope(
-        self, query: Query, filters: Filter | None, same_patient: SamePatient
-    ) -> tuple[Keys | None, Keys]:
-        """(allowed keys or None for all, excluded keys), both sorted."""
-        allowed = None if filters is None else self.catalog.select(filters)
-        excluded = np.array([query.key] if query.key else [], dtype=np.int64)
-        if same_patient is SamePatient.INCLUDE:
-            return allowed, excluded
-        own = self.catalog.keys_of_patient(query.patient_key) if query.patient_key else excluded[:0]
-        if same_patient is SamePatient.EXCLUDE:
-            return allowed, np.union1d(excluded, own)
-        if not query.patient_key:
-            raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
-        return (own if allowed is None else np.intersect1d(allowed, own)), excluded
-
-    def _hits(self, query: Query, keys: Keys, similarities: np.ndarray, k: int, rerank: bool) -> tuple[Hit, ...]:
-        slices = self.catalog.slices(keys)
-        if rerank:
-            scores = np.array([max_similarity(query.embedding.slices, slices[int(key)][0]) for key in keys])
-            order = np.lexsort((keys, -scores))
-            keys, similarities = keys[order], scores[order]
-        keys, similarities = keys[:k], similarities[:k]
-        cases = self.catalog.cases(keys)
-        background = self._background.of(self.catalog)
-        hits = []
-        for key, similarity in zip(keys.tolist(), similarities.tolist(), strict=True):
-            case = cases.get(key)
-            if case is None:  # deleted by another process since the index was read: gone means gone
-                continue
-            matches = self._matches(query, case, *slices[key])
-            hits.append(Hit(len(hits) + 1, case, similarity, background.percentile(similarity), matches))
-        return tuple(hits)
-
-    def _matches(self, query: Query, case: Case, rows: np.ndarray, frames: tuple[int, ...]) -> tuple[Match, ...]:
-        pairs = best_matches(query.embedding.slices, rows, top=MATCHES_PER_HIT)
-        asked = query.embedding.slice_frames or tuple(range(len(query.embedding.slices)))
-        return tuple(
-            Match(
-                asked[mine],
-                frames[theirs],
-                similarity,
-                _position(query.frames, asked[mine]),
-                _position(case.frames, frames[theirs]),
-            )
-            for mine, theirs, similarity in pairs
-        )
-
-    def _result(self, hits: tuple[Hit, ...], plan: Plan, started: float) -> SearchResult:
+        hits = self._hits(query, found, k, rerank=rerank)
         background = self._background.of(self.catalog)
         return SearchResult(
             hits=hits,
             encoder=self.encoder.card.name,
             fingerprint=self.fingerprint,
-            generation=self._live.generation,
-            gallery_size=len(self._live),
-            plan=plan.name,
-            candidates=plan.candidates,
-            exhaustive=plan.exhaustive,
-            no_confident_match=not hits or not background.stands_out(max(hit.similarity for hit in hits)),
+            generation=snapshot.generation,
+            gallery_size=len(snapshot),
+            plan=found.plan.name,
+            candidates=found.plan.candidates,
+            exhaustive=found.plan.exhaustive,
+            no_confident_match=not hits or not background.stands_out(hits[0].similarity),
             took_ms=(time.perf_counter() - started) * 1e3,
+        )
+
+    def _scope(self, query: Query, filters: Filter | None, same_patient: SamePatient) -> tuple[Keys | None, Keys]:
+        """(allowed keys or None for all, excluded keys), both sorted."""
+        allowed = None if filters is None else self.catalog.select(filters)
+        itself = np.array([query.key] if query.key else [], dtype=np.int64)
+        if same_patient is SamePatient.INCLUDE:
+            return allowed, itself
+        own = self.catalog.keys_of_patient(query.patient_key) if query.patient_key else itself[:0]
+        if same_patient is SamePatient.EXCLUDE:
+            return allowed, np.union1d(itself, own)
+        if not query.patient_key:
+            raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
+        return (own if allowed is None else np.intersect1d(allowed, own)), itself
+
+    def _hits(self, query: Query, found: Ranked, k: int, *, rerank: bool) -> tuple[Hit, ...]:
+        """The cases of the ranked keys. One deleted by another process since the index was read is left out."""
+        slices = self.catalog.slices(found.keys)
+        scored = [
+            (key, s) for key, s in zip(found.keys.tolist(), found.similarities.tolist(), strict=True) if key in slices
+        ]
+        if rerank:
+            scored = [(key, max_similarity(query.embedding.slices, slices[key][0])) for key, _ in scored]
+            scored.sort(key=lambda pair: (-pair[1], pair[0]))
+        cases = self.catalog.cases(np.array([key for key, _ in scored[:k]], dtype=np.int64))
+        background = self._background.of(self.catalog)
+        return tuple(
+            Hit(rank, cases[key], score, background.percentile(score), _matches(query, cases[key], *slices[key]))
+            for rank, (key, score) in enumerate(((k_, s) for k_, s in scored[:k] if k_ in cases), start=1)
         )
 
     def state(self) -> GalleryState:
         """What is live now. Replays other processes' writes first."""
-        self._live.refresh()
         live = self._live
         return GalleryState(
-            size=len(live),
+            size=len(live.refresh()),
             encoder=self.encoder.card.name,
             fingerprint=self.fingerprint,
             pooling=self.pooling.spec,
@@ -275,7 +258,20 @@ class Gallery:
         )
 
 
+def _matches(query: Query, case: Case, rows: UnitRows, frames: tuple[int, ...]) -> tuple[Match, ...]:
+    """The best pairs of slices, numbered as in their cases."""
+    asked = query.embedding.slice_frames
+    return tuple(
+        Match(
+            asked[mine],
+            frames[theirs],
+            similarity,
+            _position(query.frames, asked[mine]),
+            _position(case.frames, frames[theirs]),
+        )
+        for mine, theirs, similarity in best_matches(query.embedding.slices, rows, top=MATCHES_PER_HIT)
+    )
+
+
 def _position(frames: tuple[FrameRef, ...], n: int) -> float | None:
     return frames[n].position_mm if n < len(frames) else None
-
-
