@@ -47,8 +47,8 @@ class Pooling:
     @classmethod
     def parse(cls, spec: str) -> Self:
         """The pooling of a ``spec``; ``mean`` alone takes the default number of slices."""
-        how, _, slices = spec.partition("-")
-        if not slices:
+        how, dash, slices = spec.partition("-")
+        if not dash:
             return cls(how)
         if not (slices.isascii() and slices.isdigit()):
             raise UsageError(f"Expected a pooling such as 'mean' or 'mean-256', got '{spec}'.")
