@@ -121,6 +121,16 @@ def _nearest(row: Direction, column: Direction) -> tuple[str, float]:
     return ("axial", "coronal", "sagittal")[axis], float(normal[2 - axis])
 
 
+def turn_of(row: Direction, column: Direction) -> tuple[bool, bool, bool]:
+    """(transpose, then flip rows, then flip columns) that bring a frame into its radiological view."""
+    right, down = (np.asarray(axis) for axis in _VIEWS[_nearest(row, column)[0]])
+    across, along = np.asarray(row, float), np.asarray(column, float)
+    transpose = abs(across @ down) + abs(along @ right) > abs(across @ right) + abs(along @ down) + 1e-9
+    if transpose:
+        across, along = along, across
+    return bool(transpose), bool(along @ down < 0), bool(across @ right < 0)
+
+
 def to_radiological(
     pixels: Pixels, row: Direction, column: Direction, spacing: Spacing | None
 ) -> tuple[Pixels, Spacing | None, str]:
@@ -131,15 +141,13 @@ def to_radiological(
     oblique frame is turned to the nearest of the three. Returns the frame, its (between rows, between columns)
     spacing, and the plane's name.
     """
-    right, down = (np.asarray(axis) for axis in _VIEWS[_nearest(row, column)[0]])
-    across, along = np.asarray(row, float), np.asarray(column, float)
-    if abs(across @ down) + abs(along @ right) > abs(across @ right) + abs(along @ down) + 1e-9:
+    transpose, flip_rows, flip_columns = turn_of(row, column)
+    if transpose:
         pixels = pixels.swapaxes(0, 1)
-        across, along = along, across
         spacing = None if spacing is None else (spacing[1], spacing[0])
-    if along @ down < 0:
+    if flip_rows:
         pixels = pixels[::-1]
-    if across @ right < 0:
+    if flip_columns:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels), spacing, plane_of(row, column)
 

@@ -28,7 +28,7 @@ from indexer.readers.dicom_frames import FrameBytes, format_of
 from indexer.readers.dicom_geometry import frame_groups, planes_of, spacing_of
 from indexer.readers.dicom_meaning import meaning, rescale_of
 from indexer.readers.dicom_mosaic import COUNT_TAG, CSA_TAG, Mosaic, is_mosaic, mosaic_of
-from indexer.readers.dicom_structure import DEFLATED, Structure, looks_like_dicom, walk
+from indexer.readers.dicom_structure import Structure, looks_like_dicom, walk
 from indexer.sources import Plane, Scan, Source
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Attributes, Image
@@ -54,8 +54,17 @@ _SEQUENCES = (
 _WANTED = frozenset({tag_for_keyword(each) or 0 for each in _WANTED_KEYWORDS.split()} | {COUNT_TAG, CSA_TAG})
 
 _SPATIAL = frozenset({"CT", "MR", "PT", "NM"})
-_LOCALIZER = frozenset({"LOCALIZER", "SCOUT"})
-_NOT_PICTURES = ("RT ", "Segmentation", "Presentation State", "Waveform", "Spectroscopy", "Raw Data", "Fiducials")
+_NOT_PICTURES = (
+    "RT Dose",
+    "RT Plan",
+    "RT Structure",
+    "Segmentation",
+    "Presentation State",
+    "Waveform",
+    "Spectroscopy",
+    "Raw Data",
+    "Fiducials",
+)
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -66,6 +75,7 @@ class _Opened:
     header: Dataset
     frames: FrameBytes
     attributes: Attributes
+    declared: tuple[tuple[str, str], ...]
     spacing: tuple[float, float] | None
     planes: tuple[Plane, ...]
     mosaic: Mosaic | None
@@ -94,19 +104,8 @@ class DicomReader:
         with open_source(source, limits) as file:
             structure, header = _read_header(file, limits)
             opened = None if (kind := _pictureless(structure, header)) else _open(structure, header, limits)
-        sha256, size = digest(source, limits)
-        scan = Scan(
-            source, self.format, sha256, size,
-            frames=0,
-            attributes=attributes_of(header),
-            patient_id=values.text(header, "PatientID"),
-            issuer=values.text(header, "IssuerOfPatientID"),
-            study_uid=values.uid(header, "StudyInstanceUID"),
-            series_uid=values.uid(header, "SeriesInstanceUID"),
-            sop_uid=values.uid(header, "SOPInstanceUID"),
-            instance_number=values.integer(header, "InstanceNumber"),
-            image_type=tuple(each.upper() for each in values.texts(header, "ImageType")[:16] if len(each) <= 16),
-        )  # fmt: skip
+        with values.quiet():
+            scan = _scan_of(source, header, *digest(source, limits))
         if opened is None:
             return replace(scan, warnings=(f"No pixels: this is a {kind}, not an image.",))
         return replace(
@@ -117,7 +116,7 @@ class DicomReader:
             spacing=opened.spacing,
             planes=opened.planes,
             volumetric=bool(opened.planes) and (opened.attributes.modality in _SPATIAL or opened.count > 1),
-            declared=declared_labels(header),
+            declared=opened.declared,
             warnings=opened.warnings,
         )
 
@@ -135,9 +134,20 @@ class DicomReader:
                 yield index, _image(opened, index)
 
 
-def is_localizer(scan: Scan) -> bool:
-    """A scout: an overview image that slices were planned on (PS3.3 C.7.6.1.1.2, C.8.2.1.1.1)."""
-    return bool(_LOCALIZER.intersection(scan.image_type))
+def _scan_of(source: Source, header: Dataset, sha256: str, size: int) -> Scan:
+    """What the header says, whether or not there are pictures."""
+    return Scan(
+        source, DicomReader.format, sha256, size,
+        frames=0,
+        attributes=attributes_of(header),
+        patient_id=values.text(header, "PatientID"),
+        issuer=values.text(header, "IssuerOfPatientID"),
+        study_uid=values.uid(header, "StudyInstanceUID"),
+        series_uid=values.uid(header, "SeriesInstanceUID"),
+        sop_uid=values.uid(header, "SOPInstanceUID"),
+        instance_number=values.integer(header, "InstanceNumber"),
+        image_type=tuple(each.upper() for each in values.texts(header, "ImageType")[:16] if len(each) <= 16),
+    )  # fmt: skip
 
 
 def _read_header(file: BinaryIO, limits: Limits) -> tuple[Structure, Dataset]:
@@ -162,7 +172,7 @@ def _pictureless(structure: Structure, header: Dataset) -> str:
     name = UID(found).name if found else ""
     if structure.media_class == _DIRECTORY:
         return "DICOM directory (DICOMDIR)"
-    known = name if name and not name[0].isdigit() else ""
+    known = name if name != found else ""
     if any(word in known for word in _NOT_PICTURES):
         return known
     if structure.pixels is not None:
@@ -189,15 +199,13 @@ def _open(structure: Structure, header: Dataset, limits: Limits) -> _Opened:
                     "A mosaic of slices is kept as one picture: its header does not say how to take it apart."
                 )
         planes = mosaic.planes if mosaic else () if is_mosaic(header) else planes_of(header, count)
-        attributes = attributes_of(header)
-        if structure.syntax == DEFLATED:
-            limits.check_frame(frames.form.rows, frames.form.columns, count)
-        if attributes.modality == "CT" and not is_ct_rescaled(header, groups):
+        attributes, declared = attributes_of(header), declared_labels(header)
+        if attributes.modality == "CT" and not _states_rescale(header, groups):
             warnings.append("The CT states no rescale: its values may not be Hounsfield units.")
-    return _Opened(header, frames, attributes, spacing, planes, mosaic, tuple(warnings), groups)
+    return _Opened(header, frames, attributes, declared, spacing, planes, mosaic, tuple(warnings), groups)
 
 
-def is_ct_rescaled(header: Dataset, groups: list[tuple[Dataset | None, Dataset | None]]) -> bool:
+def _states_rescale(header: Dataset, groups: list[tuple[Dataset | None, Dataset | None]]) -> bool:
     found = rescale_of(header, groups[0] if groups else None)
     stated = values.number(header, "RescaleSlope") is not None or bool(groups)
     return stated or found.table is not None
