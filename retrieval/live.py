@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import CorruptIndex, StoreError, UsageError
+from retrieval.errors import CorruptIndex, StoreError
 from retrieval.generations import generations_folder, open_generation
 from retrieval.heads import Heads
 from retrieval.indexes import scan
@@ -24,25 +22,12 @@ from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.exact import ExactIndex
 from retrieval.indexes.rows import Rows
 from retrieval.planner import OVERFETCH, Plan, combine
+from retrieval.replay import VectorSource, replay
 from retrieval.types import Keys, Similarities, UnitRows
 
 NO_KEYS: Keys = np.empty(0, np.int64)
 
 _log = logging.getLogger(__name__)
-
-
-class VectorSource(Protocol):
-    """What is needed of the catalog. ``Heads`` says in which order things must become visible."""
-
-    def heads(self) -> Heads: ...
-
-    def vectors(self, after: int, upto: int | None = None, batch: int = 4096) -> Iterator[tuple[Keys, UnitRows]]:
-        """Live (not deleted) embeddings with after < key <= upto, by ascending key, in batches."""
-        ...
-
-    def tombstones(self, after: int) -> tuple[Keys, Keys]:
-        """Sequence numbers and the keys they delete, for every number > after, ascending."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +149,9 @@ class LiveIndex:
     def _caught_up(self, old: Snapshot, heads: Heads) -> Snapshot:
         if (heads.generation, heads.manifest_sha256) != (old.heads.generation, old.heads.manifest_sha256):
             old = self._start(heads)
-        delta = self._replayed(old.delta, old.heads.last_key, heads.last_key)
+        delta = old.delta
+        for keys, vectors in replay(self._source, self._dim, old.heads.last_key, heads.last_key):
+            delta = delta.extended(keys, vectors)
         numbers, dead = self._source.tombstones(old.tombstone)
         return replace(
             old,
@@ -174,16 +161,6 @@ class LiveIndex:
             delta_dead=_present(delta, old.delta_dead, dead),
             tombstone=int(numbers[-1]) if len(numbers) else old.tombstone,
         )
-
-    def _replayed(self, delta: ExactIndex, after: int, upto: int) -> ExactIndex:
-        try:
-            for keys, vectors in self._source.vectors(after, upto) if upto > after else ():
-                delta = delta.extended(keys, vectors)
-        except UsageError as error:
-            raise StoreError(
-                f"The catalog holds a vector that can't be used: run precedent verify --repair. {error}"
-            ) from error
-        return delta
 
     def _start(self, heads: Heads) -> Snapshot:
         """The state a generation was published in, or nothing at all: the rest is replayed from there."""

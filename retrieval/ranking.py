@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +20,18 @@ class Ranked:
     plan: Plan
 
 
-def group_hits(keys: Keys, similarities: Similarities, groups: Mapping[int, str], k: int) -> tuple[Keys, Similarities]:
+def group_hits(keys: Keys, similarities: Similarities, groups: Sequence[str], k: int) -> tuple[Keys, Similarities]:
     """The k best, keeping of each group only its best; ties by key.
 
-    ``groups``: key -> group. "" means unknown and never merges with another. A key without an entry no longer exists
-    and is left out. Padding (key -1) is dropped.
+    ``groups`` has the group of each key, in order; "" means unknown and never merges with another.
     """
     seen: set[str] = set()
     kept: list[int] = []
     for at in np.lexsort((keys, -similarities)).tolist():
-        group = groups.get(int(keys[at]))
-        if group is None or group in seen:
+        if groups[at] in seen:
             continue
-        if group:
-            seen.add(group)
+        if groups[at]:
+            seen.add(groups[at])
         kept.append(at)
         if len(kept) == k:
             break
@@ -41,25 +39,23 @@ def group_hits(keys: Keys, similarities: Similarities, groups: Mapping[int, str]
 
 
 def search_grouped(
-    search: Callable[[int], tuple[Keys, Similarities, Plan]],
-    groups_of: Callable[[Keys], Mapping[int, str]],
-    k: int,
+    search: Callable[[int], tuple[Keys, Similarities, Plan]], groups_of: Callable[[Keys], Sequence[str]], k: int
 ) -> Ranked:
     """The k best of distinct groups, fewer only when fewer exist.
 
-    ``search(n)`` gives the n best of one query (arrays [n] or [1, n], padded with key -1 when there are no more). It
-    is asked for more and more until k groups are found or it has nothing left.
+    ``search(n)`` gives the n best of one query (arrays [n] or [1, n], padded with key -1 when there are no more), each
+    time of the same snapshot. It is asked for more and more until k groups are found or it has nothing left.
+    ``groups_of`` gives the group of each key, in order, and is asked once about each.
     """
-    groups: dict[int, str] = {}
+    known: dict[int, str] = {}
     wanted = k
     while True:
         found, sims, plan = search(wanted)
-        keys, similarities = np.ravel(found), np.ravel(sims)
-        real = keys >= 0
-        keys, similarities = keys[real], similarities[real]
-        new = np.array([key for key in keys.tolist() if key not in groups], dtype=np.int64)
-        groups.update(groups_of(new))
-        best, scores = group_hits(keys, similarities, groups, k)
+        real = np.ravel(found) >= 0
+        keys, similarities = np.ravel(found)[real], np.ravel(sims)[real]
+        new = np.array([key for key in keys.tolist() if key not in known], dtype=np.int64)
+        known.update(zip(new.tolist(), groups_of(new), strict=True))
+        best, scores = group_hits(keys, similarities, [known[key] for key in keys.tolist()], k)
         if len(best) == k or len(keys) < wanted:
             return Ranked(best, scores, plan)
         wanted *= 4
