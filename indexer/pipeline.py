@@ -25,6 +25,7 @@ from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Scan, Source
 from indexer.spool import Spool
 from indexer.walk import walk
+from indexer.workers import worker_count
 from indexer.writer import Writer
 from retrieval.catalog import Outcome
 from retrieval.errors import RejectedInput
@@ -38,6 +39,7 @@ DRAFTS_AT_ONCE = 64  # looked up on file together
 class Options:
     """``source``: name of the data set or site. ``replace``: other pixels under a known id replace the old ones.
 
+    ``resume``: what is on file with the same content is not embedded again.
     ``dry_run``: everything up to decoding, nothing embedded or written. ``keep``: called with each finished case
     before it is committed, to keep its pixels where the sources will not stay.
     """
@@ -45,6 +47,7 @@ class Options:
     labels: Describer | None = None
     source: str = ""
     replace: bool = False
+    resume: bool = True
     dry_run: bool = False
     keep: Callable[[Finished, EmbeddedCase], EmbeddedCase] | None = None
 
@@ -57,7 +60,7 @@ def index(
     Headers are read by workers of their own: a decoding worker may stand still until the encoder wants its frames,
     and the encoder may be waiting for the next header.
     """
-    workers = max(1, (gallery.settings.workers or 2) // 2)
+    workers = max(1, worker_count(gallery.settings) // 2)
     with Sandbox(workers, Limits.of(gallery.settings)) as scanners:
         return index_scans(gallery, sandbox, scanners.scan(walk(paths)), options, listen)
 
@@ -147,7 +150,8 @@ class _Run:
     def _fresh(self, drafts: Iterator[Draft]) -> Iterator[Draft]:
         """Only drafts whose content is not on file; for the others, labels that changed are renewed."""
         while chunk := list(islice(drafts, DRAFTS_AT_ONCE)):
-            on_file = self._gallery.catalog.content_of([draft.case.case_id for draft in chunk])
+            known = [draft.case.case_id for draft in chunk] if self._options.resume else []
+            on_file = self._gallery.catalog.content_of(known)
             for draft in chunk:
                 if on_file.get(draft.case.case_id) != draft.case.content_sha256:
                     yield draft
@@ -160,9 +164,7 @@ class _Run:
 
     def _embed(self, drafts: Iterator[Draft]) -> None:
         keep = self._options.keep
-        embedder = Embedder(
-            self._sandbox, self._gallery.encoder, self._gallery.pooling, keep_images=keep is not None
-        )
+        embedder = Embedder(self._sandbox, self._gallery.encoder, self._gallery.pooling, keep_images=keep is not None)
         with Writer(self._gallery, self._committed, replace=self._options.replace) as writer:
             for finished in embedder.run(drafts):
                 if finished.embedded is None:
@@ -173,9 +175,7 @@ class _Run:
     def _committed(self, finished: Finished, outcome: Outcome) -> None:
         draft = finished.draft
         if outcome.status == "conflict":
-            refused = tuple(
-                Rejection(scan.source, "commit", outcome.reason, scan.sha256) for scan in draft.scans
-            )
+            refused = tuple(Rejection(scan.source, "commit", outcome.reason, scan.sha256) for scan in draft.scans)
             self._case_done(draft, CaseStatus.FAILED, failed=refused)
             return
         with self._lock:
@@ -197,7 +197,7 @@ class _Run:
         with self._lock:
             self._report.cases[status] += 1
             self._report.duplicates += bool(duplicate_of)
-            self._report.warnings.update(case.warnings if status is not CaseStatus.FAILED else ())
+            self._report.warn(case.warnings if status is not CaseStatus.FAILED else ())
         self._listen(CaseDone(case.case_id, status, len(draft.chosen), duplicate_of, case.warnings))
         if file_status is None:
             file_status = FileStatus.UNCHANGED if status is CaseStatus.UNCHANGED else FileStatus.INDEXED

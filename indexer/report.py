@@ -57,6 +57,12 @@ class Report:
         """True when no file and no case failed and the run went to its end."""
         return not self.files[FileStatus.FAILED] and not self.cases[CaseStatus.FAILED] and not self.interrupted
 
+    def warn(self, sentences: tuple[str, ...]) -> None:
+        """Count warnings; sentences with figures in them may all differ, so past a thousand only known ones count."""
+        for sentence in sentences:
+            if sentence in self.warnings or len(self.warnings) < KEPT_FAILURES:
+                self.warnings[sentence] += 1
+
     def fail(self, rejection: Rejection) -> None:
         """Count one failed file and keep its reason."""
         self.files[FileStatus.FAILED] += 1

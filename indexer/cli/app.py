@@ -1,0 +1,58 @@
+"""The ``precedent`` command: its commands by name, and what every one of them does with an error."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from indexer.cli import (
+    demo_command,
+    encoders_command,
+    evaluate_command,
+    index_command,
+    keys_command,
+    rebuild_command,
+    search_command,
+    serve_command,
+    stats_command,
+    verify_command,
+)
+from indexer.cli.console import FAILED, INTERRUPTED, REFUSED, problem
+from retrieval.errors import PrecedentError, RejectedInput
+
+app = typer.Typer(
+    name="precedent",
+    help="Similar-case retrieval for medical imaging. For research and education; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo_command.demo)
+app.command("index")(index_command.index)
+app.command("search")(search_command.search)
+app.command("serve")(serve_command.serve)
+app.command("rebuild")(rebuild_command.rebuild)
+app.command("verify")(verify_command.verify)
+app.command("stats")(stats_command.stats)
+app.command("evaluate")(evaluate_command.evaluate)
+app.command("encoders")(encoders_command.encoders)
+app.add_typer(keys_command.keys, name="keys")
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 some inputs failed, 2 wrong usage or refused, 130 interrupted."""
+    try:
+        app()
+    except RejectedInput as error:
+        problem(error)
+        sys.exit(FAILED)
+    except PrecedentError as error:
+        problem(error)
+        sys.exit(REFUSED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has gone (| head): not an error of ours
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,79 @@
+"""How things are printed: people's text by rich, machines' by JSON, problems and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+
+from retrieval.errors import PrecedentError
+from retrieval.settings import Settings
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Data directory. Default: PRECEDENT_HOME, else .precedent here.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def settings_of(home: Path | None, **given: Any) -> Settings:
+    """Settings from the environment, with what the command line states put in their place."""
+    stated = {name: value for name, value in given.items() if value is not None}
+    if home is not None:
+        stated["home"] = home
+    return Settings(**stated)
+
+
+def out() -> Console:
+    """Where answers go. Plain and unwrapped when it is not a terminal, so that pipes get whole lines."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """Where progress and problems go."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def problem(error: PrecedentError) -> None:
+    """An error, as the sentence it is."""
+    err().print(Text(f"precedent: {error}", style="red" if sys.stderr.isatty() else ""))
+
+
+def progress_bar(unit: str, *, quiet: bool) -> Progress:
+    """Done of total, a bar, the rate and the time left, on stderr; silent when it is no terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+        console=err(),
+        disable=quiet or not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} {self._unit}/s" if task.speed else "", style="progress.data.speed")

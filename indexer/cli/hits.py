@@ -1,0 +1,98 @@
+"""A search answer for people and for machines; the fields are named as in the HTTP answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from indexer.cli.console import out
+from retrieval.types import Case, Hit, SearchResult
+
+EXCERPT = 240  # characters of a report
+
+
+def result_json(result: SearchResult, warnings: tuple[str, ...]) -> dict[str, Any]:
+    """The answer as plain data."""
+    return {
+        "hits": [_hit_json(hit) for hit in result.hits],
+        "encoder": {"name": result.encoder, "fingerprint": result.fingerprint},
+        "generation": result.generation,
+        "gallery_size": result.gallery_size,
+        "plan": result.plan,
+        "candidates": result.candidates,
+        "exhaustive": result.exhaustive,
+        "no_confident_match": result.no_confident_match,
+        "took_ms": round(result.took_ms, 3),
+        "warnings": list(warnings),
+    }
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    case = hit.case
+    return {
+        "rank": hit.rank,
+        "case_id": case.case_id,
+        "kind": case.kind.value,
+        "similarity": round(hit.similarity, 6),
+        "percentile": round(hit.percentile, 2),
+        "labels": [{"name": label.name, "value": label.value, "number": label.number} for label in case.labels],
+        "report_excerpt": case.report[:EXCERPT],
+        "modality": case.attributes.modality,
+        "body_part": case.attributes.body_part,
+        "study_uid": case.study_uid,
+        "series_uid": case.series_uid,
+        "source": case.attributes.source,
+        "matches": [
+            {
+                "query_slice": match.query_slice,
+                "hit_slice": match.hit_slice,
+                "similarity": round(match.similarity, 6),
+                "query_position_mm": match.query_position_mm,
+                "hit_position_mm": match.hit_position_mm,
+            }
+            for match in hit.matches
+        ],
+    }
+
+
+def print_result(result: SearchResult) -> None:
+    """A table of hits and a line on how they were found."""
+    console = out()
+    if not result.hits:
+        console.print("No case qualifies: the gallery, the filter or the patient exclusion leaves none.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("#", "similarity", "percentile", "case", "kind", "modality", "body part", "labels", "slice", "source"):
+        table.add_column(name, overflow="fold" if name == "labels" else "ellipsis", no_wrap=name != "labels")
+    for hit in result.hits:
+        table.add_row(*_row(hit))
+    console.print(table)
+    if result.no_confident_match:
+        console.print("No confident match: the best of these is no closer than random pairs of this gallery often are.")
+    how = "every candidate scored" if result.exhaustive else "approximate"
+    console.print(
+        f"{result.gallery_size:,} cases, {result.plan} ({how}), {result.took_ms:.1f} ms, encoder {result.fingerprint}"
+    )
+
+
+def _row(hit: Hit) -> tuple[str, ...]:
+    case, best = hit.case, hit.matches[0] if hit.matches else None
+    slices = f"{best.query_slice + 1}↔{best.hit_slice + 1}" if best and len(case.frames) > 1 else ""
+    return (
+        str(hit.rank),
+        f"{hit.similarity:.3f}",
+        f"{hit.percentile:.1f}",
+        case.case_id,
+        case.kind.value,
+        case.attributes.modality,
+        case.attributes.body_part,
+        labels_text(case),
+        slices,
+        case.attributes.source,
+    )
+
+
+def labels_text(case: Case) -> str:
+    """``name: value`` pairs on one line."""
+    return ", ".join(f"{label.name}: {label.value}" for label in case.labels)

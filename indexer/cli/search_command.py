@@ -1,0 +1,63 @@
+"""``precedent search``: the cases most like a file, a case on file or a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer.cli.console import Home, Json, err, print_json, settings_of
+from indexer.cli.hits import print_result, result_json
+from indexer.limits import Limits
+from indexer.query import read_query
+from indexer.sandbox import Sandbox
+from indexer.workers import worker_count
+from retrieval.errors import UsageError
+from retrieval.filters import parse_text
+from retrieval.gallery import Gallery
+from retrieval.types import GroupBy, Query, SamePatient
+
+
+def search(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="A file, the files or folder of a series, a zip, or a case id.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="A sentence to search with; needs an encoder with a text tower.")] = "",
+    k: Annotated[int, typer.Option("-k", "--k", help="How many hits.")] = 10,
+    where: Annotated[str, typer.Option("--filter", help='Such as "modality=CT,age>=40"; see docs/cli.md.')] = "",
+    same_patient: Annotated[SamePatient, typer.Option(help="Cases of the query's own patient.")] = SamePatient.EXCLUDE,
+    group: Annotated[GroupBy, typer.Option(help="Keep the best hit of each.")] = GroupBy.PATIENT,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Reorder by the best matching slices.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Find the most similar cases on file. The query's own patient is left out unless you say otherwise."""
+    if bool(what) == bool(text):
+        raise UsageError("Expected either a file, folder or case id, or --text with a sentence.")
+    filters = parse_text(where) if where else None
+    with Gallery.open(settings_of(home)) as gallery:
+        query, warnings = _text(gallery, text) if text else _case_or_files(gallery, what or [])
+        result = gallery.search(query, k=k, filters=filters, same_patient=same_patient, group=group, rerank=rerank)
+    for warning in warnings:
+        err().print(f"warning: {warning}", markup=False)
+    if as_json:
+        print_json(result_json(result, warnings))
+    else:
+        print_result(result)
+
+
+def _text(gallery: Gallery, text: str) -> tuple[Query, tuple[str, ...]]:
+    return Query(gallery.embed_text(text)), ()
+
+
+def _case_or_files(gallery: Gallery, what: list[str]) -> tuple[Query, tuple[str, ...]]:
+    paths = [Path(name) for name in what]
+    missing = [path for path in paths if not path.exists()]
+    if not missing:
+        with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
+            read = read_query(gallery, sandbox, paths)
+        return read.query, read.warnings
+    if len(what) == 1 and what[0] in gallery.catalog.content_of(what):
+        return gallery.query_of(what[0]), ()
+    raise UsageError(f"'{missing[0]}' is neither a file, nor a folder, nor the id of a case on file.")

@@ -1,0 +1,51 @@
+"""``precedent serve``: the page and the HTTP service."""
+
+from __future__ import annotations
+
+import ipaddress
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from indexer.cli.console import Home, err, settings_of
+from retrieval.access import AccessKeys
+from retrieval.catalog import Catalog
+from retrieval.errors import UsageError
+from retrieval.settings import Settings
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (default 8000).")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder of a gallery that does not exist yet.")] = None,
+    home: Home = None,
+) -> None:
+    """Serve the gallery: the page at /, the service under /v1. Loopback only, unless access keys exist."""
+    start(settings_of(home, host=host, port=port, encoder=encoder))
+
+
+def start(settings: Settings) -> None:
+    """Serve until Ctrl-C."""
+    with Catalog.open(settings.url) as catalog:
+        if not is_loopback(settings.host) and not _has_keys(catalog):
+            raise UsageError(
+                f"Refusing to listen on {settings.host} without access keys: anyone on the network could read the "
+                "gallery. Make a key first (precedent keys create NAME --scope read), or keep to 127.0.0.1."
+            )
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    err().print(f"Precedent is at http://{shown}:{settings.port} (Ctrl-C stops it).", markup=False)
+    server = import_module("api.server")  # by name: the indexer does not depend on the service built upon it
+    server.serve(settings)
+
+
+def _has_keys(catalog: Catalog) -> bool:
+    return any(not key.revoked_at for key in AccessKeys(catalog.database).list_keys())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

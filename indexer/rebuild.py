@@ -1,0 +1,35 @@
+"""When and how the index is built anew from what SQL holds: no pixel is read."""
+
+from __future__ import annotations
+
+from retrieval.catalog import GenerationRow
+from retrieval.gallery import Gallery
+from retrieval.manifest import Manifest
+from retrieval.publish import Progress, publish
+from retrieval.publish import rollback as roll_back
+
+STALE_VECTORS = 10_000  # a delta this large, and a quarter of the gallery, is worth a new generation
+STALE_SHARE = 0.25
+
+
+def rebuild(gallery: Gallery, *, backend: str | None = None, progress: Progress | None = None) -> Manifest:
+    """Build, check and publish a generation of everything on file; searches go on meanwhile.
+
+    ``backend``: ``exact`` or ``faiss[:FACTORY]``, by default the settings'. Raises as ``retrieval.publish.publish``.
+    """
+    return publish(gallery.catalog, gallery.settings.home, backend or gallery.settings.index, progress=progress)
+
+
+def rollback(gallery: Gallery) -> GenerationRow:
+    """Make the previous generation live again; nothing on file is lost, what came since is searched exactly."""
+    return roll_back(gallery.catalog, gallery.settings.home)
+
+
+def freshen(gallery: Gallery) -> str:
+    """After indexing: publish when the part searched without an index has grown large. The new name, or ""."""
+    state = gallery.state()
+    if state.damaged or (state.delta >= STALE_VECTORS and state.delta >= STALE_SHARE * state.size):
+        return rebuild(gallery).name
+    return ""
+
+
