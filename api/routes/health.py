@@ -1,0 +1,45 @@
+"""For orchestrators and Prometheus."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from api.access import Caller, admitted
+from api.problems import Problem, responses
+from api.schemas import Health
+from retrieval.access import Scope
+from retrieval.errors import PrecedentError
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", response_model=Health)
+def livez() -> Health:
+    """The process answers."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", response_model=Health, responses=responses(503))
+def readyz(request: Request) -> Health:
+    """The gallery is open, whole and readable; else 503 with the reason. Opening is tried again on every call."""
+    opening = request.app.state.opening
+    reason = opening.attempt()
+    try:
+        reason = reason or opening.service().gallery.state().damaged
+    except PrecedentError as error:
+        reason = str(error)
+    if reason:
+        raise Problem(503, reason, headers={"Retry-After": "5"})
+    return Health(status="ok")
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses()},
+)
+def metrics(caller: Annotated[Caller, Depends(admitted(Scope.READ))]) -> Response:
+    """Prometheus exposition."""
+    return Response(caller.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

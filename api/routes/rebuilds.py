@@ -1,0 +1,63 @@
+"""Rebuilding the index beside the live one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from api.access import Admin
+from api.problems import Problem, responses
+from api.rebuilding import KIND, Rebuilding, generation_of
+from api.schemas import RebuildAsked, RebuildBody, RebuildList, RolledBack
+from retrieval.jobs import Job
+
+router = APIRouter(prefix="/v1", tags=["rebuilds"])
+JobId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+@router.post("/rebuilds", response_model=RebuildBody, status_code=202, responses=responses(400, 507))
+def start_rebuild(caller: Admin, asked: RebuildAsked, response: Response) -> RebuildBody:
+    """Build a new generation in the background; ``Location`` is where to ask how far it is."""
+    job = caller.service.rebuilding.start(asked.backend)
+    response.headers["Location"] = f"/v1/rebuilds/{job.id}"
+    return _body(job)
+
+
+@router.get("/rebuilds", response_model=RebuildList, responses=responses())
+def list_rebuilds(caller: Admin) -> RebuildList:
+    """The newest first."""
+    return RebuildList(rebuilds=[_body(job) for job in caller.service.rebuilding.all()])
+
+
+@router.get("/rebuilds/{job_id}", response_model=RebuildBody, responses=responses(404))
+def get_rebuild(caller: Admin, job_id: JobId) -> RebuildBody:
+    """How far one is."""
+    return _body(_rebuild(caller.service.rebuilding, job_id))
+
+
+@router.post("/rebuilds/{job_id}/rollback", response_model=RolledBack, responses=responses(404, 409))
+def roll_back(caller: Admin, job_id: JobId) -> RolledBack:
+    """Make the generation before this rebuild's live again."""
+    rebuilding = caller.service.rebuilding
+    return RolledBack(generation=rebuilding.take_back(_rebuild(rebuilding, job_id).id))
+
+
+def _rebuild(rebuilding: Rebuilding, job_id: int) -> Job:
+    job = rebuilding.job(job_id)
+    if job.kind != KIND:
+        raise Problem(404, f"There is no rebuild {job_id}: GET /v1/rebuilds lists them.")
+    return job
+
+
+def _body(job: Job) -> RebuildBody:
+    return RebuildBody(
+        id=job.id,
+        state=job.state.value,
+        progress=job.progress,
+        total=job.total,
+        message=job.message,
+        generation=generation_of(job),
+        created_at=job.created_at,
+        updated_at=job.updated_at,
+    )

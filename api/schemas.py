@@ -1,0 +1,303 @@
+"""The wire: what requests may say and what replies hold. No vector, no path and no patient id has a field here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+ShortText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+
+INTENDED_USE = "Research and education. Not a medical device: not for diagnosis or treatment decisions."
+
+
+class Wire(BaseModel):
+    """Base of all replies."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Asked(BaseModel):
+    """Base of all requests: an unknown field is an error, not a surprise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# problems
+
+
+class Cause(Wire):
+    """One of several reasons: ``where`` names a field of the form, or ``files.3`` for the fourth file sent."""
+
+    where: str
+    message: str
+
+
+class ProblemBody(Wire):
+    """RFC 9457. ``detail`` is a sentence for people; switch on ``type``."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[Cause] | None = None
+
+
+# cases
+
+
+class LabelBody(Wire):
+    name: str
+    value: str
+    number: float | None = Field(None, description="set when the value is numeric")
+
+
+class AttributesBody(Wire):
+    """What is kept of a header, patient-safe: the age is a decade."""
+
+    body_part: str
+    view: str
+    laterality: str
+    sex: str
+    age_band: str = Field(description="'40-49', '90+', or '' when unknown")
+    rows: int = Field(description="of a frame")
+    columns: int = Field(description="of a frame")
+    slices: int = Field(description="frames of the case")
+    manufacturer: str
+    study_year: int | None
+
+
+class CaseBody(Wire):
+    """A case on file."""
+
+    case_id: str
+    kind: Literal["image", "volume", "views"]
+    modality: str
+    attributes: AttributesBody
+    labels: list[LabelBody]
+    report: str
+    source: str
+    study_uid: str
+    series_uid: str
+    slice_positions_mm: list[float | None] = Field(description="along the normal, one per frame")
+    duplicate_of: str
+    warnings: list[str]
+    created_at: str
+    patient_known: bool
+    patient_key: str | None = Field(None, description="pseudonym; only for keys with scope write or admin")
+    thumbnail_url: str
+    image_url: str
+    viewer_url: str
+
+
+class CaseSummary(Wire):
+    """A case in a list."""
+
+    case_id: str
+    kind: Literal["image", "volume", "views"]
+    modality: str
+    attributes: AttributesBody
+    labels: list[LabelBody]
+    source: str
+    thumbnail_url: str
+    viewer_url: str
+
+
+class CasePage(Wire):
+    """One page of the gallery. ``next`` is null on the last one, else the ``after`` of the next request."""
+
+    cases: list[CaseSummary]
+    next: int | None
+
+
+class LabelAsked(Asked):
+    name: Name
+    value: Name
+
+
+class AttributesAsked(Asked):
+    """Only the fields that are given are changed."""
+
+    modality: ShortText | None = None
+    body_part: ShortText | None = None
+    view: ShortText | None = None
+    laterality: Literal["L", "R", "B", ""] | None = None
+    sex: Literal["F", "M", "O", ""] | None = None
+    age: Annotated[float, Field(ge=0, le=130)] | None = None
+    source: ShortText | None = None
+
+
+class CasePatch(Asked):
+    """``labels`` replaces all labels of the case; what is absent stays."""
+
+    attributes: AttributesAsked | None = None
+    labels: Annotated[list[LabelAsked], Field(max_length=1000)] | None = None
+    report: Annotated[str, StringConstraints(max_length=100_000)] | None = None
+
+
+class CasesForm(Asked):
+    """The fields of POST /v1/cases beside ``files``."""
+
+    labels: str = Field("", description='JSON object of name to value or list of values: {"finding": ["mass", "cyst"]}')
+    source: ShortText = Field("", description="the data set or site")
+
+
+class FileStatusBody(Wire):
+    """What became of one file: its place in the body, from 0, never its name (names can hold names)."""
+
+    file: int
+    status: str = Field(description="indexed, unchanged, skipped, no_pixels or failed")
+    case_id: str | None
+    reason: str
+
+
+class CasesAdded(Wire):
+    files: list[FileStatusBody]
+    indexed: int
+    failed: int
+
+
+class Deleted(Wire):
+    deleted: list[str]
+
+
+# search
+
+
+class SearchForm(Asked):
+    """The fields of POST /v1/search. Exactly one of ``files``, ``case_id`` and ``text`` says what is asked."""
+
+    case_id: str = Field("", max_length=64, description="a case on file as the query")
+    text: str = Field("", max_length=4000, description="a sentence; needs an encoder with a text tower")
+    k: int = Field(10, ge=1, le=1000, description="how many hits")
+    filters: str = Field("", description='JSON, as {"modality": "CT", "body_part": ["CHEST", "ABDOMEN"]}')
+    rerank: bool = Field(False, description="reorder by the best matching slices")
+    same_patient: Literal["exclude", "include", "only"] = "exclude"
+    group: Literal["patient", "study", "none"] = "patient"
+    preview: bool = Field(False, description="keep the query's pixels in memory for half an hour, to be looked at")
+
+
+class MatchBody(Wire):
+    """Slices that met, counted from 0."""
+
+    query_slice: int
+    hit_slice: int
+    similarity: float
+    query_position_mm: float | None
+    hit_position_mm: float | None
+
+
+class HitBody(Wire):
+    rank: int
+    case_id: str
+    kind: Literal["image", "volume", "views"]
+    similarity: float = Field(description="cosine, -1 to 1")
+    percentile: float = Field(description="share (0 to 100) of random pairs of the gallery that are less similar")
+    labels: list[LabelBody]
+    report_excerpt: str
+    modality: str
+    study_uid: str
+    series_uid: str
+    matches: list[MatchBody]
+    thumbnail_url: str
+    viewer_url: str
+    source: str
+    attributes: AttributesBody
+
+
+class QueryBody(Wire):
+    """What the service understood of the query."""
+
+    kind: Literal["image", "volume", "views", "text"]
+    case_id: str | None
+    modality: str
+    body_part: str
+    slices: int
+    warnings: list[str]
+    patient_known: bool = Field(description="false: same-patient cases can't be told apart from others")
+    preview: str | None = Field(description="URL of the query's rendering, takes slice, window and size")
+
+
+class SearchAnswer(Wire):
+    hits: list[HitBody]
+    query: QueryBody
+    encoder: EncoderBody
+    generation: str
+    gallery_size: int
+    plan: str
+    candidates: int
+    exhaustive: bool
+    no_confident_match: bool = Field(description="no hit stands out from random pairs of the gallery")
+    took_ms: float
+    intended_use: str
+
+
+class EncoderBody(Wire):
+    name: str
+    fingerprint: str
+
+
+# gallery
+
+
+class FacetValue(Wire):
+    value: str
+    cases: int
+
+
+class GalleryBody(Wire):
+    """The state of the gallery and what can be filtered by."""
+
+    size: int
+    encoder: EncoderBody
+    dim: int
+    pooling: str
+    accepts_text: bool
+    generation: str
+    delta: int
+    damaged: str
+    facets: dict[str, list[FacetValue]]
+    max_upload_mb: int
+    version: str
+    intended_use: str
+
+
+class RebuildAsked(Asked):
+    backend: str = Field("", max_length=200, description="exact, faiss or faiss:OPTIONS; '' for the configured one")
+
+
+class RebuildBody(Wire):
+    id: int
+    state: Literal["queued", "running", "done", "failed", "interrupted"]
+    progress: int = Field(description="cases done")
+    total: int = Field(description="cases in all; 0 while that is not known")
+    message: str
+    generation: str = Field(description="the generation that was published, or ''")
+    created_at: str
+    updated_at: str
+
+
+class RolledBack(Wire):
+    generation: str = Field(description="the generation that is live now, '' when only the exact delta is")
+
+
+class RebuildList(Wire):
+    rebuilds: list[RebuildBody]
+
+
+class Health(Wire):
+    status: Literal["ok"]
+
+
+SearchAnswer.model_rebuild()
+
+
+def form_body(model: type[BaseModel], *, files: str) -> dict[str, Any]:
+    """The OpenAPI request body of a multipart form: the model's fields and ``files``. ``files`` describes them."""
+    schema = model.model_json_schema()
+    binary = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": files}
+    schema["properties"] = {"files": binary, **schema["properties"]}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,250 @@
+"""From the engine's nouns to the wire, and back. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from api.problems import Problem
+from api.schemas import (
+    INTENDED_USE,
+    AttributesAsked,
+    AttributesBody,
+    CaseBody,
+    CaseSummary,
+    EncoderBody,
+    FacetValue,
+    HitBody,
+    LabelAsked,
+    LabelBody,
+    MatchBody,
+    QueryBody,
+    SearchAnswer,
+)
+from retrieval.catalog_types import GalleryCounts
+from retrieval.filters import Filter, parse
+from retrieval.types import Attributes, Case, Hit, Label, SearchResult
+
+EXCERPT_CHARACTERS = 280
+
+
+def filter_of(text: str) -> Filter | None:
+    """The filter of a form field or query parameter; None for "" and "{}". A 422 problem when it is no JSON."""
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem(422, 'filters: expected a JSON object, as {"modality": "CT"}.') from error
+    return None if value == {} else parse(value)
+
+
+def labels_of(text: str) -> tuple[Label, ...]:
+    """``{"name": "value" | number | [values]}`` as labels; a 422 problem when it is something else."""
+    if not text.strip():
+        return ()
+    wrong = Problem(
+        422, 'labels: expected a JSON object of names to values, as {"finding": ["mass", "cyst"], "bmi": 24}.'
+    )
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise wrong from error
+    if not isinstance(given, dict):
+        raise wrong
+    labels = []
+    for name, values in given.items():
+        for value in values if isinstance(values, list) else [values]:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, str | int | float)
+                or not str(value).strip()
+                or not name
+            ):
+                raise wrong
+            labels.append(label_of(name, str(value)))
+    return tuple(labels)
+
+
+def label_of(name: str, value: str) -> Label:
+    """A label, numeric when its text is a finite number."""
+    try:
+        number = float(value)
+    except ValueError:
+        return Label(name, value)
+    return Label(name, value, number if abs(number) < 1e15 else None)
+
+
+def patched(attributes: Attributes, asked: AttributesAsked) -> Attributes:
+    """The attributes with the fields that were given."""
+    return replace(attributes, **asked.model_dump(exclude_unset=True))
+
+
+def labels_asked(asked: Sequence[LabelAsked]) -> tuple[Label, ...]:
+    return tuple(label_of(label.name, label.value) for label in asked)
+
+
+def age_band(age: float | None) -> str:
+    """A decade, ``"40-49"``; ``"90+"`` from 90, where an exact age can tell who someone is."""
+    if age is None:
+        return ""
+    decade = int(age // 10) * 10
+    return "90+" if decade >= 90 else f"{decade}-{decade + 9}"
+
+
+def excerpt(report: str) -> str:
+    """The beginning of a report, cut between words."""
+    text = " ".join(report.split())
+    if len(text) <= EXCERPT_CHARACTERS:
+        return text
+    return text[:EXCERPT_CHARACTERS].rsplit(" ", 1)[0] + " …"
+
+
+def attributes_body(case: Case) -> AttributesBody:
+    kept = case.attributes
+    return AttributesBody(
+        body_part=kept.body_part,
+        view=kept.view,
+        laterality=kept.laterality,
+        sex=kept.sex,
+        age_band=age_band(kept.age),
+        rows=case.rows,
+        columns=case.columns,
+        slices=len(case.frames),
+        manufacturer=kept.manufacturer,
+        study_year=kept.study_year,
+    )
+
+
+def label_bodies(case: Case) -> list[LabelBody]:
+    return [LabelBody(name=label.name, value=label.value, number=label.number) for label in case.labels]
+
+
+def case_body(case: Case, *, with_key: bool) -> CaseBody:
+    """``with_key``: whether the caller may see the patient's pseudonym."""
+    return CaseBody(
+        case_id=case.case_id,
+        kind=case.kind.value,
+        modality=case.attributes.modality,
+        attributes=attributes_body(case),
+        labels=label_bodies(case),
+        report=case.report,
+        source=case.attributes.source,
+        study_uid=case.study_uid,
+        series_uid=case.series_uid,
+        slice_positions_mm=[frame.position_mm for frame in case.frames],
+        duplicate_of=case.duplicate_of,
+        warnings=list(case.warnings),
+        created_at=case.created_at,
+        patient_known=bool(case.patient_key),
+        patient_key=(case.patient_key or None) if with_key else None,
+        thumbnail_url=thumbnail_url(case.case_id),
+        image_url=image_url(case.case_id),
+        viewer_url=viewer_url(case.case_id),
+    )
+
+
+def case_summary(case: Case) -> CaseSummary:
+    return CaseSummary(
+        case_id=case.case_id,
+        kind=case.kind.value,
+        modality=case.attributes.modality,
+        attributes=attributes_body(case),
+        labels=label_bodies(case),
+        source=case.attributes.source,
+        thumbnail_url=thumbnail_url(case.case_id),
+        viewer_url=viewer_url(case.case_id),
+    )
+
+
+def hit_body(hit: Hit) -> HitBody:
+    case = hit.case
+    return HitBody(
+        rank=hit.rank,
+        case_id=case.case_id,
+        kind=case.kind.value,
+        similarity=hit.similarity,
+        percentile=hit.percentile,
+        labels=label_bodies(case),
+        report_excerpt=excerpt(case.report),
+        modality=case.attributes.modality,
+        study_uid=case.study_uid,
+        series_uid=case.series_uid,
+        matches=[
+            MatchBody(
+                query_slice=match.query_slice,
+                hit_slice=match.hit_slice,
+                similarity=match.similarity,
+                query_position_mm=match.query_position_mm,
+                hit_position_mm=match.hit_position_mm,
+            )
+            for match in hit.matches
+        ],
+        thumbnail_url=thumbnail_url(case.case_id),
+        viewer_url=viewer_url(case.case_id),
+        source=case.attributes.source,
+        attributes=attributes_body(case),
+    )
+
+
+def query_body(case: Case, warnings: Sequence[str], *, on_file: bool, preview: str | None) -> QueryBody:
+    return QueryBody(
+        kind=case.kind.value,
+        case_id=case.case_id if on_file else None,
+        modality=case.attributes.modality,
+        body_part=case.attributes.body_part,
+        slices=len(case.frames),
+        warnings=list(warnings),
+        patient_known=bool(case.patient_key),
+        preview=preview,
+    )
+
+
+def text_query_body() -> QueryBody:
+    return QueryBody(
+        kind="text", case_id=None, modality="", body_part="", slices=0, warnings=[], patient_known=False, preview=None
+    )
+
+
+def answer(result: SearchResult, query: QueryBody) -> SearchAnswer:
+    return SearchAnswer(
+        hits=[hit_body(hit) for hit in result.hits],
+        query=query,
+        encoder=EncoderBody(name=result.encoder, fingerprint=result.fingerprint),
+        generation=result.generation,
+        gallery_size=result.gallery_size,
+        plan=result.plan,
+        candidates=result.candidates,
+        exhaustive=result.exhaustive,
+        no_confident_match=result.no_confident_match,
+        took_ms=round(result.took_ms, 3),
+        intended_use=INTENDED_USE,
+    )
+
+
+def facets(counts: GalleryCounts) -> dict[str, list[FacetValue]]:
+    """What can be filtered by, under the names that filters use."""
+    columns = {
+        "modality": counts.modalities,
+        "body_part": counts.body_parts,
+        "kind": counts.kinds,
+        "source": counts.sources,
+    }
+    columns |= {f"label.{label.name}": label.values for label in counts.labels}
+    return {
+        name: [FacetValue(value=value, cases=cases) for value, cases in values if value]
+        for name, values in columns.items()
+    }
+
+
+def thumbnail_url(case_id: str) -> str:
+    return f"/v1/cases/{case_id}/thumbnail"
+
+
+def image_url(case_id: str) -> str:
+    return f"/v1/cases/{case_id}/image"
+
+
+def viewer_url(case_id: str) -> str:
+    return f"/#case={case_id}"
