@@ -66,8 +66,8 @@ def draft_of(
         series_uid=plan.series_uid,
         content_sha256=content_sha256(files, plan.part),
         frames=frames,
-        rows=plan.scans[0].rows,
-        columns=plan.scans[0].columns,
+        rows=plan.rows,
+        columns=plan.columns,
         spacing=plan.spacing,
         warnings=plan.warnings,
     )

@@ -131,17 +131,16 @@ class _Run:
             for scan in scans:
                 self._tell_failure(Rejection(scan.source, error.stage, error.reason, scan.sha256))
             return
+        used = {scan.source for plan in plans for scan in plan.scans}
         told: set[Source] = set()
-        for plan in plans:
-            for source, reason in plan.skipped:
-                if source not in told:
-                    self._tell_file(FileDone(source, FileStatus.SKIPPED, reason))
-                    told.add(source)
+        for source, reason in (left_out for plan in plans for left_out in plan.skipped):
+            if source not in used | told:
+                self._tell_file(FileDone(source, FileStatus.SKIPPED, reason))
+                told.add(source)
         for plan in plans:
             reported = tuple(dict.fromkeys(scan.source for scan in plan.scans if scan.source not in told))
             told.update(reported)
-            if plan.scans:
-                yield self._draft(plan, reported)
+            yield self._draft(plan, reported)
 
     def _draft(self, plan: CasePlan, reported: tuple[Source, ...]) -> Draft:
         slices = self._gallery.pooling.max_slices
