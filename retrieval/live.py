@@ -150,8 +150,9 @@ class LiveIndex:
         if (heads.generation, heads.manifest_sha256) != (old.heads.generation, old.heads.manifest_sha256):
             old = self._start(heads)
         delta = old.delta
-        for keys, vectors in replay(self._source, self._dim, old.heads.last_key, heads.last_key):
-            delta = delta.extended(keys, vectors)
+        after, upto = old.heads.last_key, heads.last_key
+        for keys, vectors in replay(self._source, self._dim, after, upto):
+            delta = delta.extended(keys, vectors, reserve=upto - after)
         numbers, dead = self._source.tombstones(old.tombstone)
         return replace(
             old,

@@ -52,9 +52,9 @@ class ExactIndex:
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         self._rows = self._rows.appended(keys, vectors)
 
-    def extended(self, keys: Keys, vectors: UnitRows) -> ExactIndex:
+    def extended(self, keys: Keys, vectors: UnitRows, reserve: int = 0) -> ExactIndex:
         """A new index with more vectors; this one stays as it is. See ``Rows.appended`` for the cost."""
-        return ExactIndex(self._rows.appended(keys, vectors))
+        return ExactIndex(self._rows.appended(keys, vectors, reserve))
 
     def plan(self, selected: int | None = None) -> Plan:
         if choose_scan(len(self), selected, compressed=False) is Scan.GATHER:

@@ -240,8 +240,9 @@ def _encode(factory: Factory, rows: Rows) -> _Codes | None:
         return None
     faiss = load_faiss()
     index = faiss.index_factory(rows.dim, factory.description, faiss.METRIC_INNER_PRODUCT)
-    sample = np.linspace(0, count - 1, min(count, max(_TRAIN_ROWS, factory.training_rows)), dtype=np.intp)
-    index.train(rows.vectors[sample])
+    if not index.is_trained:
+        sample = np.linspace(0, count - 1, min(count, max(_TRAIN_ROWS, factory.training_rows)), dtype=np.intp)
+        index.train(rows.vectors[sample])
     error = 0.0
     for start in range(0, count, _BLOCK):
         block = np.ascontiguousarray(rows.vectors[start : start + _BLOCK])

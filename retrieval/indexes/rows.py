@@ -99,11 +99,11 @@ class Rows:
         found: Positions = at[self.keys[at] == keys]
         return found
 
-    def appended(self, keys: Keys, vectors: UnitRows) -> Rows:
+    def appended(self, keys: Keys, vectors: UnitRows, reserve: int = 0) -> Rows:
         """A view with more rows; this one stays as it is. UsageError, and nothing added, when the rows are not fit.
 
-        Adding larger keys to the newest view costs only the new rows (amortised); anything else copies. Not to be
-        called by two threads at once.
+        Adding larger keys to the newest view costs only the new rows (amortised); anything else copies. ``reserve``:
+        how many rows may follow in all, so that room is made once. Not to be called by two threads at once.
         """
         vectors = check_unit_rows(vectors, self.dim)
         keys = check_keys(keys, len(vectors))
@@ -116,17 +116,17 @@ class Rows:
             return self
         if len(self) and keys[order[0]] < self.keys[-1]:
             return self._merged(keys[order], vectors[order])
-        return self._extended(keys[order], vectors[order])
+        return self._extended(keys[order], vectors[order], reserve)
 
     def _merged(self, keys: Keys, vectors: UnitRows) -> Rows:
         at = np.searchsorted(self.keys, keys)
         return Rows(np.insert(self.keys, at, keys), np.insert(self.vectors, at, vectors, axis=0))
 
-    def _extended(self, keys: Keys, vectors: UnitRows) -> Rows:
+    def _extended(self, keys: Keys, vectors: UnitRows, reserve: int) -> Rows:
         count, total = len(self), len(self) + len(keys)
         buffer = self._buffer
         if buffer is None or buffer.used != count or total > len(buffer.keys):
-            room = max(total, count + count // 2, 1024)
+            room = max(total, count + reserve, count + count // 2, 1024)  # memory is used only where written
             buffer = _Buffer(np.empty(room, np.int64), np.empty((room, self.dim), np.float32), count)
             buffer.keys[:count] = self.keys
             buffer.vectors[:count] = self.vectors
