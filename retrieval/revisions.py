@@ -38,22 +38,21 @@ def revision(connection: Connection) -> str:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() or ""  # noqa: S608 (a constant)
 
 
-def upgrade(database: Database, target: str = "head") -> None:
+def upgrade(database: Database, target: str = "head", config: Config | None = None) -> None:
     """Run migrations up to ``target``, all of them in one transaction or not at all."""
     from alembic import command
 
-    _migrate(database, lambda config: command.upgrade(config, target))
+    _migrate(database, config or configuration(), lambda config: command.upgrade(config, target))
 
 
-def downgrade(database: Database, target: str) -> None:
+def downgrade(database: Database, target: str, config: Config | None = None) -> None:
     """Run migrations down to ``target``; "base" removes everything."""
     from alembic import command
 
-    _migrate(database, lambda config: command.downgrade(config, target))
+    _migrate(database, config or configuration(), lambda config: command.downgrade(config, target))
 
 
-def _migrate(database: Database, step: Callable[[Config], None]) -> None:
-    config = configuration()
+def _migrate(database: Database, config: Config, step: Callable[[Config], None]) -> None:
     with translated(), database.engine.connect() as connection:
         try:
             if database.is_sqlite:

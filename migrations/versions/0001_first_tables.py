@@ -54,7 +54,7 @@ def _create_gallery() -> None:
         sa.Column("pooling", TEXT, nullable=False),
         sa.Column("card_json", TEXT, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
-        sa.CheckConstraint("dim >= 1", name="ck_encoders_dim"),
+        sa.CheckConstraint("dim >= 1", name=op.f("ck_encoders_dim")),
         sa.PrimaryKeyConstraint("id", name="pk_encoders"),
         sa.UniqueConstraint("fingerprint", name="uq_encoders_fingerprint"),
     )
@@ -70,7 +70,7 @@ def _create_gallery() -> None:
         sa.Column("size", BIG, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("state", TEXT, nullable=False),
-        sa.CheckConstraint("state IN ('published', 'rolled_back')", name="ck_generations_state"),
+        sa.CheckConstraint("state IN ('published', 'rolled_back')", name=op.f("ck_generations_state")),
         sa.ForeignKeyConstraint(["encoder_id"], ["encoders.id"], name="fk_generations_encoder_id"),
         sa.PrimaryKeyConstraint("id", name="pk_generations"),
         sa.UniqueConstraint("name", name="uq_generations_name"),
@@ -82,7 +82,7 @@ def _create_gallery() -> None:
         sa.Column("generation_id", sa.Integer(), nullable=True),
         sa.Column("last_key", BIG, nullable=False),
         sa.Column("last_tombstone", BIG, nullable=False),
-        sa.CheckConstraint("id = 1", name="ck_gallery_one_row"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_gallery_one_row")),
         sa.ForeignKeyConstraint(["encoder_id"], ["encoders.id"], name="fk_gallery_encoder_id"),
         sa.ForeignKeyConstraint(["generation_id"], ["generations.id"], name="fk_gallery_generation_id"),
         sa.PrimaryKeyConstraint("id", name="pk_gallery"),
@@ -116,8 +116,8 @@ def _create_cases() -> None:
         sa.Column("column_spacing", sa.Double(), nullable=True),
         sa.Column("warnings", TEXT, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
-        sa.CheckConstraint("kind IN ('image', 'volume', 'views')", name="ck_cases_kind"),
-        sa.CheckConstraint("key >= 1", name="ck_cases_key"),
+        sa.CheckConstraint("kind IN ('image', 'volume', 'views')", name=op.f("ck_cases_kind")),
+        sa.CheckConstraint("key >= 1", name=op.f("ck_cases_key")),
         sa.PrimaryKeyConstraint("key", name="pk_cases"),
         sa.UniqueConstraint("case_id", name="uq_cases_case_id"),
     )
@@ -208,7 +208,9 @@ def _create_ledgers() -> None:
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("updated_at", TEXT, nullable=False),
         sa.Column("result", TEXT, nullable=False),
-        sa.CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'interrupted')", name="ck_jobs_state"),
+        sa.CheckConstraint(
+            "state IN ('queued', 'running', 'done', 'failed', 'interrupted')", name=op.f("ck_jobs_state")
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
     )
     op.create_table(
@@ -219,7 +221,7 @@ def _create_ledgers() -> None:
         sa.Column("sha256", TEXT, nullable=False),
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("revoked_at", TEXT, nullable=True),
-        sa.CheckConstraint("scope IN ('read', 'write', 'admin')", name="ck_api_keys_scope"),
+        sa.CheckConstraint("scope IN ('read', 'write', 'admin')", name=op.f("ck_api_keys_scope")),
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
         sa.UniqueConstraint("name", name="uq_api_keys_name"),
         sa.UniqueConstraint("sha256", name="uq_api_keys_sha256"),
