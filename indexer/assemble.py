@@ -93,13 +93,14 @@ def assemble(scans: Sequence[Scan], limits: Limits) -> list[CasePlan]:
     kept, notes = _pictures(ordered, skipped)
     volumetric = [n for n, scan in enumerate(kept) if scan.volumetric and len(scan.planes) == scan.frames]
     stacks = stacks_of(kept, volumetric)
-    notes += _split_notes(kept, stacks)
+    split = _split_notes(kept, stacks)
+    notes += split
     _tell_repetitions(kept, stacks, skipped)
     plans, part = [], 0
     for stack in stacks:
         if len(stack.slices) > 1:
             part += 1
-            plans.append(_volume(kept, stack, f"p{part}" if part > 1 else "", notes))
+            plans.append(_volume(kept, stack, f"p{part}" if part > 1 else "", notes, bool(split)))
         else:
             plans.append(_slice(kept, stack, notes))
     standing = set(volumetric)
@@ -167,7 +168,7 @@ def _tell_repetitions(scans: Sequence[Scan], stacks: Iterable[Stack], skipped: l
         skipped.append((scans[number].source, reason))
 
 
-def _volume(scans: Sequence[Scan], stack: Stack, part: str, notes: Sequence[str]) -> CasePlan:
+def _volume(scans: Sequence[Scan], stack: Stack, part: str, notes: Sequence[str], split: bool) -> CasePlan:
     files = list(dict.fromkeys(each.scan for each in stack.slices))
     number = {scan: n for n, scan in enumerate(files)}
     used = tuple(scans[n] for n in files)
@@ -175,7 +176,9 @@ def _volume(scans: Sequence[Scan], stack: Stack, part: str, notes: Sequence[str]
         PlannedFrame(number[each.scan], each.frame, round(each.position, 4), _sop_uid(scans[each.scan]))
         for each in stack.slices
     )
-    warnings = (*notes, *stack_warnings(stack))
+    contrast = contrast_of(stack.slices[0].plane.stack)
+    own = [f"This stack is the one of {contrast.replace(';', ', ')}."] if split and contrast else []
+    warnings = (*notes, *own, *stack_warnings(stack))
     return _plan(CaseKind.VOLUME, used, frames, _series_uid(used[0]), part, warnings, stack)
 
 

@@ -6,6 +6,7 @@ Order comes from positions along the slice normal, never from instance numbers o
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from indexer.sources import Plane, Scan
 
 SAME_POSITION_MM = 0.01  # scanners repeat positions to within rounding of the header's decimal strings
 PARALLEL = 0.9994  # cosine of 2 degrees
+_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?\Z")
 APART_STEPS = 10.0  # a gap of more slice steps than this, with slices on both sides, parts two stacks
 
 
@@ -185,6 +187,12 @@ def _fold(slices: list[Slice], scans: Sequence[Scan]) -> Stack:
     return Stack(tuple(chosen), tuple(s for s in slices if (s.scan, s.frame) not in used), volumes)
 
 
-def _name(stack: Stack, scans: Sequence[Scan]) -> tuple[str, float, str, int]:
+def _name(stack: Stack, scans: Sequence[Scan]) -> tuple[object, ...]:
+    """What orders stacks of one length: contrast (b=50 before b=400), then place, then bytes."""
     first = stack.slices[0]
-    return (contrast_of(first.plane.stack), first.position, scans[first.scan].sha256, first.frame)
+    return (_sortable(contrast_of(first.plane.stack)), first.position, scans[first.scan].sha256, first.frame)
+
+
+def _sortable(contrast: str) -> tuple[tuple[str, float, str], ...]:
+    pairs = (part.partition("=") for part in contrast.split(";"))
+    return tuple((name, float(text) if _NUMBER.match(text) else math.inf, text) for name, _, text in pairs)

@@ -34,7 +34,7 @@ from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Attributes, Image
 
 _WANTED_KEYWORDS = """
-SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate Modality Manufacturer ScanningSequence
+SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate Modality Manufacturer ScanningSequence SequenceName
 AcquisitionContrast ContrastBolusAgent PatientID IssuerOfPatientID PatientBirthDate PatientSex PatientAge
 BodyPartExamined ViewPosition Laterality ImageLaterality FrameLaterality SliceThickness SpacingBetweenSlices
 EchoNumbers DiffusionBValue TemporalPositionIdentifier StudyInstanceUID SeriesInstanceUID InstanceNumber

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 from indexer.limits import Limits
 from indexer.readers import dicom_values as values
 from indexer.readers.dicom_codecs import ENCAPSULATED_NATIVE, NATIVE, PixelFormat, check_syntax, decode
-from indexer.readers.dicom_structure import BIG_ENDIAN, DEFLATED, HEADER_BYTES, Inflated, PixelElement, Structure
+from indexer.readers.dicom_inflate import HEADER_BYTES, Inflated
+from indexer.readers.dicom_structure import BIG_ENDIAN, DEFLATED, PixelElement, Structure
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Pixels
 

@@ -6,6 +6,7 @@ volume apart; all others (echo, b-value, image type, stack id) tell apart contra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from pydicom.dataset import Dataset
@@ -14,6 +15,7 @@ from indexer.geometry import Vector, cross, directions
 from indexer.readers import dicom_values as values
 from indexer.sources import Plane
 
+_SIEMENS_B = re.compile(r"ep_b(\d{1,5})")
 _CONTRAST_FRAME_TYPES = frozenset({"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"})
 _DIXON = frozenset({"W", "F", "IP", "OP", "WATER", "FAT", "IN_PHASE", "OUT_PHASE", "FAT_FRACTION"})
 
@@ -108,11 +110,19 @@ def stacked(
 def _classic_stack(header: Dataset) -> str:
     facts: list[tuple[str, float | str | None]] = [
         ("echo", values.number(header, "EchoNumbers")),
-        ("b", values.number(header, "DiffusionBValue")),
+        ("b", _b_value(header)),
         ("type", _contrast_type(values.texts(header, "ImageType"))),
         ("t", values.number(header, "TemporalPositionIdentifier")),
     ]
     return _join(facts)
+
+
+def _b_value(header: Dataset) -> float | None:
+    """Stated, or as Siemens writes it into the sequence name (``*ep_b800t``) of its classic diffusion images."""
+    stated = values.number(header, "DiffusionBValue")
+    if stated is None and (named := _SIEMENS_B.search(values.text(header, "SequenceName"))):
+        return float(named[1])
+    return stated
 
 
 def _enhanced_stack(group: tuple[Dataset | None, Dataset | None]) -> str:
@@ -123,7 +133,7 @@ def _enhanced_stack(group: tuple[Dataset | None, Dataset | None]) -> str:
     stack = values.text(content, "StackID") if content is not None else ""
     time = values.number(content, "TemporalPositionIndex") if content is not None else None
     facts: list[tuple[str, float | str | None]] = [
-        ("stack", stack if stack.isalnum() and len(stack) <= 16 else None),
+        ("stack", stack if stack.isalnum() and (len(stack) <= 2 or stack.isdecimal()) else None),
         ("echo", values.number(echo, "EffectiveEchoTime") if echo is not None else None),
         ("b", values.number(diffusion, "DiffusionBValue") if diffusion is not None else None),
         ("type", _contrast_type(values.texts(kind, "FrameType") if kind is not None else ())),

@@ -8,12 +8,12 @@ is skipped unread, so no parser ever sees a private tag, a comment or an encapsu
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import BinaryIO, NoReturn
 
 from indexer.limits import Limits
+from indexer.readers.dicom_inflate import HEADER_BYTES, Inflated
 from retrieval.errors import LimitExceeded, RejectedInput
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -21,14 +21,12 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
-HEADER_BYTES = 64 << 20  # most bytes of kept elements; of everything before the pixels in a deflated file
 PIXEL_TAGS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
 
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _META_BYTES = 1 << 20
-_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,49 +273,3 @@ class _Walk:
 
     def _damaged(self, at: int, what: str) -> NoReturn:
         raise RejectedInput("scan", f"The DICOM structure is damaged at byte {at}: {what}.")
-
-
-class Inflated:
-    """A seekable view of a deflated data set (PS3.5 A.5), inflated no further than it is read, never past ``most``."""
-
-    def __init__(self, file: BinaryIO, start: int, most: int) -> None:
-        self._file = file
-        self._packed = start
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._data = bytearray()
-        self._at = 0
-        self.most = most
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET:
-            raise ValueError("Expected an absolute offset: the end of a deflated stream is not known.")
-        self._fill(offset)
-        if offset > len(self._data):
-            raise RejectedInput("scan", "The deflated DICOM file is cut short: it ends inside an element.")
-        self._at = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int) -> bytes:
-        self._fill(self._at + size)
-        data = bytes(self._data[self._at : self._at + size])
-        self._at += len(data)
-        return data
-
-    def _fill(self, upto: int) -> None:
-        if upto > self.most:
-            raise LimitExceeded("scan", f"The deflated header goes past the limit of {self.most} bytes.")
-        while len(self._data) < upto and not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail
-            if not packed:
-                self._file.seek(self._packed)
-                packed = self._file.read(_CHUNK)
-                self._packed += len(packed)
-            if not packed:
-                raise RejectedInput("scan", "The deflated DICOM file is cut short: its compressed data has no end.")
-            try:
-                self._data += self._inflate.decompress(packed, min(_CHUNK, upto - len(self._data) + 4096))
-            except zlib.error as error:
-                raise RejectedInput("scan", "The deflated DICOM file is damaged: its data does not inflate.") from error
