@@ -1,0 +1,33 @@
+"""Fixtures used by more than one test module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer.limits import Limits
+from indexer.sandbox import Sandbox
+from tests.shared_data import shared_root
+
+pytest_plugins = ["tests.databases"]  # database_url, catalog
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared real data."""
+    root = shared_root()
+    if root is None:
+        if os.environ.get("PRECEDENT_REQUIRE_SHARED"):
+            pytest.fail("the shared data is required here: set PRECEDENT_SHARED to its folder")
+        pytest.skip("the shared data is not here: set PRECEDENT_SHARED to its folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """Two decoding workers with the default limits."""
+    with Sandbox(2, Limits()) as opened:
+        yield opened

@@ -1,0 +1,46 @@
+"""One import direction: retrieval <- indexer <- api; migrations know only retrieval.schema."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"retrieval", "indexer", "api", "migrations"}
+MAY_IMPORT = {"retrieval": {"retrieval"}, "indexer": {"retrieval", "indexer"}, "api": {"retrieval", "indexer", "api"}}
+HEAVY = {"torch", "torchvision", "timm", "open_clip", "faiss", "SimpleITK", "gdcm"}
+
+
+def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_import_direction(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        ours = {name.split(".")[0] for name in imported(path)} & PACKAGES
+        assert ours <= MAY_IMPORT[package], f"{path.relative_to(ROOT)} imports {ours - MAY_IMPORT[package]}"
+
+
+def test_migrations_know_only_the_schema() -> None:
+    for path in (ROOT / "migrations").rglob("*.py"):
+        ours = {name for name in imported(path) if name.split(".")[0] in PACKAGES}
+        assert ours <= {"retrieval.schema"}, path.name
+
+
+def test_heavy_libraries_load_only_when_used() -> None:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            heavy = {name.split(".")[0] for name in imported(path, top_level_only=True)} & HEAVY
+            assert not heavy, f"{path.relative_to(ROOT)} imports {heavy} at its top"
+
+
+def test_the_engine_knows_no_files_formats_or_http() -> None:
+    for path in (ROOT / "retrieval").rglob("*.py"):
+        outside = {name.split(".")[0] for name in imported(path)} & {"pydicom", "nibabel", "fastapi", "typer", "rich"}
+        assert not outside, path.name

@@ -1,0 +1,232 @@
+"""Indexing end to end on real files: counts, resumption, damage, labels, memory of nothing but the gallery."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.events import CaseDone, Event, FileDone, Scanned
+from indexer.labels import LabelTable
+from indexer.pipeline import Options, index
+from indexer.report import CaseStatus, FileStatus
+from indexer.sandbox import Sandbox
+from retrieval.errors import FingerprintMismatch
+from retrieval.gallery import Gallery
+from retrieval.settings import Settings
+from retrieval.types import CaseKind
+from retrieval.verify import verify
+from tests.studies import contents, index_all, open_gallery, write_pictures, write_series
+
+
+def test_pictures_series_and_strangers_are_counted(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in" / "pictures", 5)
+    write_series(tmp_path / "in", 6, seed=1)
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
+    (tmp_path / "in" / "cut.png").write_bytes((tmp_path / "in" / "pictures" / "000.png").read_bytes()[:300])
+    with open_gallery(tmp_path / "home") as gallery:
+        report = index_all(gallery, sandbox, tmp_path / "in")
+        assert report.files == {FileStatus.INDEXED: 11, FileStatus.SKIPPED: 1, FileStatus.FAILED: 1}
+        assert report.cases == {CaseStatus.ADDED: 6}
+        assert report.frames == 11
+        (failure,) = report.failures
+        assert failure.source.path.name == "cut.png" and failure.reason and len(failure.sha256) == 64
+        assert not report.ok
+        kinds = [case.kind for case in gallery.catalog.list_cases()]
+        assert kinds.count(CaseKind.IMAGE) == 5 and kinds.count(CaseKind.VOLUME) == 1
+
+
+def test_a_second_run_adds_nothing(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 4)
+    write_series(tmp_path / "in", 5, seed=2)
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        before, heads = contents(gallery), gallery.catalog.heads()
+        again = index_all(gallery, sandbox, tmp_path / "in")
+        assert again.cases == {CaseStatus.UNCHANGED: 5} and again.files == {FileStatus.UNCHANGED: 9}
+        assert again.frames == 0
+        assert contents(gallery) == before and gallery.catalog.heads() == heads
+        forced = index_all(gallery, sandbox, tmp_path / "in", resume=False)
+        assert forced.cases == {CaseStatus.UNCHANGED: 5}
+        assert contents(gallery) == before and gallery.catalog.heads() == heads
+
+
+def test_a_scattered_series_is_one_case_in_order(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_series(tmp_path / "in", 9, seed=3, scattered=True)
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        (case,) = gallery.catalog.list_cases()
+        positions = [frame.position_mm for frame in case.frames]
+        assert positions == sorted(positions) and len(positions) == 9
+        assert positions[-1] - positions[0] == pytest.approx(24.0)
+
+
+def test_a_series_that_grows_is_updated(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = write_series(tmp_path / "in", 6, seed=4)
+    late = tmp_path / "late.dcm"
+    paths[2].rename(late)
+    with open_gallery(tmp_path / "home") as gallery:
+        assert index_all(gallery, sandbox, tmp_path / "in").cases == {CaseStatus.ADDED: 1}
+        late.rename(paths[2])
+        assert index_all(gallery, sandbox, tmp_path / "in").cases == {CaseStatus.UPDATED: 1}
+        (case,) = gallery.catalog.list_cases()
+        assert len(case.frames) == 6 and len(gallery) == 1
+
+
+def test_a_damaged_slice_is_left_out_and_told(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = write_series(tmp_path / "in", 6, seed=5)
+    paths[3].write_bytes(paths[3].read_bytes()[:-700])
+    with open_gallery(tmp_path / "home") as gallery:
+        for _ in range(2):  # the second run finds the same, and changes nothing
+            report = index_all(gallery, sandbox, tmp_path / "in")
+            assert report.files[FileStatus.FAILED] == 1 and report.failures[0].source.path == paths[3]
+            (case,) = gallery.catalog.list_cases()
+            assert len(case.frames) == 5
+        key, embedding = gallery.catalog.embedding(case.case_id)
+        assert embedding.slices.shape[0] == 5
+
+
+def test_other_pixels_under_a_known_uid_are_refused_unless_asked(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_series(tmp_path / "one", 4, seed=6)
+    other = write_series(tmp_path / "other", 4, seed=6)
+    for path in other:
+        raw = bytearray(path.read_bytes())
+        raw[-100] ^= 0xFF
+        path.write_bytes(raw)
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "one")
+        before = contents(gallery)
+        report = index_all(gallery, sandbox, tmp_path / "other")
+        assert report.cases == {CaseStatus.FAILED: 1} and report.files == {FileStatus.FAILED: 4}
+        stored = next(iter(before.values()))[0]
+        assert stored in report.failures[0].reason
+        assert contents(gallery) == before
+        assert index_all(gallery, sandbox, tmp_path / "other", replace=True).cases == {CaseStatus.UPDATED: 1}
+        assert contents(gallery) != before
+
+
+def test_labels_come_from_the_table_and_are_renewed(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 3)
+    table = tmp_path / "in" / "labels.csv"
+    table.write_text("path,finding,size,patient_id,report,age\n000.png,mass|cyst,12.5,A,A mass.,40\n001.png,none,,A,,\n")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(table), source="site-1")
+        cases = gallery.catalog.list_cases()
+        first = next(case for case in cases if case.report)
+        assert {(label.name, label.value, label.number) for label in first.labels} == {
+            ("finding", "mass", None), ("finding", "cyst", None), ("size", "12.5", 12.5),
+        }  # fmt: skip
+        assert first.attributes.age == 40 and first.attributes.source == "site-1"
+        assert sum(bool(case.patient_key) for case in cases) == 2
+        assert len({case.patient_key for case in cases if case.patient_key}) == 1
+        keys = sorted(case.key for case in cases)
+
+        table.write_text("path,finding\n000.png,cyst\n")
+        report = index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(table))
+        assert report.cases == {CaseStatus.UPDATED: 1, CaseStatus.UNCHANGED: 2}
+        renewed = gallery.case(first.case_id)
+        assert [label.value for label in renewed.labels] == ["cyst"]
+        assert sorted(case.key for case in gallery.catalog.list_cases()) == keys  # nothing was embedded again
+
+
+def test_events_tell_every_file_once(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 3)
+    write_series(tmp_path / "in", 4, seed=7)
+    (tmp_path / "in" / "x.csv").write_text("a,b\n")
+    told: list[Event] = []
+    with open_gallery(tmp_path / "home") as gallery:
+        index(gallery, sandbox, [tmp_path / "in"], Options(), told.append)
+    files = [event.source for event in told if isinstance(event, FileDone)]
+    assert len(files) == len(set(files)) == 8
+    assert {event.source for event in told if isinstance(event, Scanned)} == set(files)
+    assert sum(isinstance(event, CaseDone) for event in told) == 4
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 3)
+    with open_gallery(tmp_path / "home") as gallery:
+        assert index_all(gallery, sandbox, tmp_path / "in", dry_run=True).cases == {CaseStatus.ADDED: 3}
+        assert len(gallery) == 0
+
+
+def test_vectors_do_not_depend_on_company(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 40)
+    with open_gallery(tmp_path / "together") as together, open_gallery(tmp_path / "alone") as alone:
+        index_all(together, sandbox, tmp_path / "in")
+        for path in sorted((tmp_path / "in").iterdir(), reverse=True)[::8]:
+            index_all(alone, sandbox, path)
+        few, many = contents(alone), contents(together)
+        assert len(few) == 5 and all(many[case_id] == stored for case_id, stored in few.items())
+
+
+def test_pooling_is_part_of_the_gallery(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_series(tmp_path / "in", 5, seed=8)
+    with open_gallery(tmp_path / "home", pooling="max") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        (case,) = gallery.catalog.list_cases()
+        _, embedding = gallery.catalog.embedding(case.case_id)
+        largest = embedding.slices.max(axis=0)
+        assert np.allclose(embedding.vector, largest / np.linalg.norm(largest), atol=2e-3)
+    with Gallery.open(Settings(home=tmp_path / "home", pooling="mean")) as reopened:
+        assert reopened.pooling.how == "max"  # a gallery keeps what it was made with
+    encoder = Gallery.open(tmp_path / "home").encoder
+    with pytest.raises(FingerprintMismatch, match="max"):
+        _reopened_with_another_recipe(tmp_path / "home", encoder)
+
+
+def _reopened_with_another_recipe(home: Path, encoder: object) -> None:
+    import dataclasses
+
+    class Changed:
+        card = dataclasses.replace(encoder.card, version="another")  # type: ignore[attr-defined]
+        encode = encoder.encode  # type: ignore[attr-defined]
+
+    Gallery.open(home, encoder=Changed())  # type: ignore[arg-type]
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+from indexer.limits import Limits
+from indexer.pipeline import Options, index
+from indexer.sandbox import Sandbox
+from retrieval.gallery import Gallery
+from retrieval.settings import Settings
+if __name__ == "__main__":
+    settings = Settings(home=Path(sys.argv[1]))
+    with Gallery.open(settings, create=True) as gallery, Sandbox(1, Limits()) as sandbox:
+        index(gallery, sandbox, [Path(sys.argv[2])], Options())
+"""
+
+
+def test_killed_at_any_moment_then_finished(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 60)
+    write_series(tmp_path / "in", 12, seed=9)
+    with open_gallery(tmp_path / "whole") as whole:
+        index_all(whole, sandbox, tmp_path / "in")
+        expected = contents(whole)
+    script = tmp_path / "run.py"
+    script.write_text(KILLED_RUN)
+    rng, home = np.random.default_rng(5), tmp_path / "home"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    kept = []
+    for _ in range(6):
+        run = subprocess.Popen([sys.executable, script, home, tmp_path / "in"], env=environment, start_new_session=True)
+        time.sleep(float(rng.uniform(0.3, 2.5)))
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        with open_gallery(home) as gallery:
+            found = contents(gallery)
+            assert found.items() <= expected.items()  # whatever is there is whole and right
+            kept.append(len(found))
+    assert kept == sorted(kept)  # nothing that was committed is lost by the next run
+    with open_gallery(home) as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        assert contents(gallery) == expected
+        assert verify(gallery.catalog, home).ok
