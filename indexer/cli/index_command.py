@@ -107,5 +107,3 @@ def _check_encoder(gallery: Gallery, asked: str | None) -> None:
             f"This gallery was made with the encoder {gallery.encoder.card.spec}, asked for was {asked}: "
             "use another --home for another encoder."
         )
-
-

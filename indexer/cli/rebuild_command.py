@@ -26,19 +26,28 @@ def rebuild(
     with Gallery.open(settings) as gallery:
         if rollback:
             row = run_rollback(gallery)
-            _say(as_json, {"generation": row.name, "count": row.count, "rolled_back": True},
-                 f"Generation {row.name} is live again ({row.count:,} vectors; later ones are searched exactly).")
+            _say(
+                as_json,
+                {"generation": row.name, "count": row.count, "rolled_back": True},
+                f"Generation {row.name} is live again ({row.count:,} vectors; later ones are searched exactly).",
+            )
             return
         if dry_run:
             state = gallery.state()
-            _say(as_json, {"index": settings.index, "count": state.size, "dry_run": True},
-                 f"Would build {settings.index} of {state.size:,} vectors of {state.dim}.")
+            _say(
+                as_json,
+                {"index": settings.index, "count": state.size, "dry_run": True},
+                f"Would build {settings.index} of {state.size:,} vectors of {state.dim}.",
+            )
             return
         with progress_bar("vectors", quiet=as_json) as bar:
             task = bar.add_task("Building", total=len(gallery))
             manifest = run_rebuild(gallery, progress=lambda done: bar.update(task, completed=done))
-        _say(as_json, {"generation": manifest.name, "index": settings.index, "count": manifest.facts.count},
-             f"Generation {manifest.name} is live: {settings.index}, {manifest.facts.count:,} vectors.")
+        _say(
+            as_json,
+            {"generation": manifest.name, "index": settings.index, "count": manifest.facts.count},
+            f"Generation {manifest.name} is live: {settings.index}, {manifest.facts.count:,} vectors.",
+        )
 
 
 def _say(as_json: bool, value: dict[str, object], sentence: str) -> None:

@@ -33,14 +33,16 @@ def report_json(report: Report, *, unmatched_rows: int, generation: str, dry_run
     }
 
 
-def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_run: bool) -> None:
-    """Counts on stdout; each failure with its path and reason on stderr."""
+def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_run: bool, failures: bool = True) -> None:
+    """Counts on stdout; with ``failures`` each failed file with its reason on stderr."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for status in FileStatus:
         table.add_row(f"files {status.value.replace('_', ' ')}", f"{report.files[status]:,}")
     for case_status in CaseStatus:
-        table.add_row(f"cases {'to add' if dry_run and case_status is CaseStatus.ADDED else case_status.value}",
-                      f"{report.cases[case_status]:,}")
+        table.add_row(
+            f"cases {'to add' if dry_run and case_status is CaseStatus.ADDED else case_status.value}",
+            f"{report.cases[case_status]:,}",
+        )
     console = out()
     console.print(table)
     if report.duplicates:
@@ -52,10 +54,13 @@ def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_ru
     if unmatched_rows:
         console.print(f"{unmatched_rows:,} rows of the labels file met no file.")
     if report.seconds and report.frames:
-        console.print(f"{report.frames:,} frames in {report.seconds:.1f} s ({report.frames / report.seconds:.1f} a second).")
+        console.print(
+            f"{report.frames:,} frames in {report.seconds:.1f} s ({report.frames / report.seconds:.1f} a second)."
+        )
     if generation:
         console.print(f"Published index {generation}.")
-    _print_failures(report)
+    if failures:
+        _print_failures(report)
     if report.interrupted:
         err().print("Interrupted. What was finished is kept; run the same command again to go on.")
 
