@@ -1,0 +1,225 @@
+"""A filter means the same in SQL as in Python, on both databases; what can't be read is told in a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from retrieval.catalog import Catalog
+from retrieval.errors import UsageError
+from retrieval.filter_tree import NUMBER_FIELDS, TEXT_FIELDS
+from retrieval.filters import And, Equals, Filter, Not, OneOf, Or, Prefix, Range, holds, parse, parse_text
+from retrieval.types import Attributes, CaseKind, Label
+from tests.databases import FINGERPRINT, embedded
+
+# Few values, so that filters meet cases; among them what folding, collations, padding and LIKE could get wrong.
+TEXTS = st.sampled_from(
+    [
+        "",
+        "CT",
+        "ct",
+        "Ct ",
+        "MR",
+        "chest",
+        "CHEST",
+        "Chêst",
+        "CHÊST",
+        "İ",
+        "ß",
+        "SS",
+        "%",
+        "_",
+        "a'b",
+        "a" * 120,
+        "A" * 121,
+    ]
+)
+NUMBERS = st.sampled_from([None, 0.0, -0.0, 39.5, 40.0, 41.0, 2019.0, 2020.0, 1e300, float("nan"), float("inf")])
+FINITE = st.sampled_from([0.0, 39.5, 40.0, 40.5, 41.0, 2019.5, 2020.0, -1.0])
+YEARS = st.sampled_from([None, 0, 40, 2019, 2020, 2021])
+LABELS = st.lists(st.builds(Label, st.sampled_from(["finding", "Finding", "kl"]), TEXTS, NUMBERS), max_size=4)
+ATTRIBUTES = st.builds(
+    Attributes, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, age=NUMBERS, manufacturer=TEXTS, study_year=YEARS, source=TEXTS
+)
+GALLERIES = st.lists(st.tuples(ATTRIBUTES, LABELS, st.sampled_from(CaseKind)), max_size=6)
+
+FIELDS = st.sampled_from([*TEXT_FIELDS, *NUMBER_FIELDS, "label.finding", "label.kl", "label.absent"])
+BOUND = st.one_of(st.none(), FINITE)
+VALUES = st.one_of(TEXTS, FINITE, st.sampled_from(["image", "VOLUME"]))
+LEAVES = st.one_of(
+    st.builds(Equals, FIELDS, st.one_of(st.none(), VALUES)),
+    st.builds(OneOf, FIELDS, st.lists(VALUES, max_size=3).map(tuple)),
+    st.builds(Range, FIELDS, BOUND, BOUND, BOUND, BOUND),
+    st.builds(Prefix, FIELDS, st.one_of(TEXTS, st.sampled_from(["c", "CH", "chê", "i", "a" * 119]))),
+)
+
+
+def _joined(parts: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
+    several = st.lists(parts, max_size=3).map(tuple)
+    return st.one_of(st.builds(And, several), st.builds(Or, several), st.builds(Not, parts))
+
+
+FILTERS = st.recursive(LEAVES, _joined, max_leaves=6)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gallery=GALLERIES, conditions=st.lists(FILTERS, min_size=1, max_size=12))
+def test_sql_and_python_select_the_same_cases(catalog: Catalog, gallery: list, conditions: list[Filter]) -> None:
+    catalog.delete([case.case_id for case in catalog.list_cases()])
+    catalog.commit(
+        [
+            embedded(f"case-{n}", attributes=attributes, labels=tuple(labels), kind=kind)
+            for n, (attributes, labels, kind) in enumerate(gallery)
+        ],
+        fingerprint=FINGERPRINT,
+    )
+    cases = catalog.list_cases()
+    assert len(cases) == len(gallery)
+    for condition in conditions:
+        assert catalog.select(condition).tolist() == [case.key for case in cases if holds(condition, case)]
+        assert catalog.list_cases(condition) == [case for case in cases if holds(condition, case)]
+
+
+def test_what_a_filter_means(catalog: Catalog) -> None:
+    """By hand, so that the two can't agree on something wrong."""
+    catalog.commit(
+        [
+            embedded("a", attributes=Attributes(modality="CT", age=59.5), labels=(Label("kl", "3", 3.0),)),
+            embedded("b", attributes=Attributes(modality="ct", age=60.0), labels=(Label("f", "x"), Label("f", "y"))),
+            embedded("c", attributes=Attributes(body_part="CHEST", study_year=2020)),
+        ],
+        fingerprint=FINGERPRINT,
+    )
+
+    def chosen(condition: Filter) -> str:
+        return "".join(case.case_id for case in catalog.list_cases(condition))
+
+    assert chosen(Equals("modality", "Ct")) == "ab"
+    assert chosen(Not(Equals("modality", "CT"))) == "c"
+    assert chosen(Equals("modality", None)) == "c"
+    assert chosen(Not(Range("age", gte=0))) == "c"
+    assert chosen(Range("age", gte=59.6)) == "b"
+    assert chosen(Range("study_year", gt=2019.5, lt=2020.5)) == "c"
+    assert chosen(Equals("label.f", "Y")) == "b"
+    assert chosen(Not(Equals("label.f", "x"))) == "ac"
+    assert chosen(And((Equals("label.f", "x"), Equals("label.f", "y")))) == "b"
+    assert chosen(Range("label.kl", gte=3, lte=3)) == "a"
+    assert chosen(Equals("label.kl", 3.0)) == "a"
+    assert chosen(Equals("label.kl", None)) == "bc"
+    assert chosen(Prefix("body_part", "ch")) == "c"
+    assert chosen(Equals("kind", "IMAGE")) == "abc"
+    assert chosen(And(())) == "abc"
+    assert chosen(Or(())) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({}, And(())),
+        ({"modality": "CT"}, Equals("modality", "CT")),
+        ({"modality": None}, Equals("modality", None)),
+        ({"age": {"gte": 40, "lt": 60}}, Range("age", gte=40.0, lt=60.0)),
+        ({"label.finding": ["a", 2]}, OneOf("label.finding", ("a", 2.0))),
+        ({"body_part": {"prefix": "CH"}}, Prefix("body_part", "CH")),
+        ({"not": {"sex": "F"}, "view": "PA"}, And((Not(Equals("sex", "F")), Equals("view", "PA")))),
+        ({"or": [{"sex": "F"}, {"and": [{"age": 40}]}]}, Or((Equals("sex", "F"), And((Equals("age", 40.0),))))),
+        ({"label.not": "x"}, Equals("label.not", "x")),
+    ],
+)
+def test_json_shapes(value: object, expected: Filter) -> None:
+    assert parse(value) == expected
+    assert parse_text(json.dumps(value)) == expected
+
+
+def _nested(depth: int) -> object:
+    value: object = {"sex": "F"}
+    for _ in range(depth):
+        value = {"not": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ([], "Expected a filter to be an object of fields .*age.*label.NAME.*, got a list"),
+        ("CT", "got text"),
+        ({"patient_key": "x"}, "Unknown filter field 'patient_key': expected age, body_part, .* or label.NAME"),
+        ({"label.": "x"}, "Unknown filter field 'label.'"),
+        ({"__class__": "x"}, "Unknown filter field"),
+        ({"modality": 3}, "Expected 'modality' to be compared with text, got a number"),
+        ({"age": "old"}, "Expected 'age' to be compared with a number, got text"),
+        ({"age": True}, "got true or false"),
+        ({"age": float("nan")}, "below 1e15"),
+        ({"study_year": 10**400}, "below 1e15"),
+        ({"age": {"near": 40}}, r"bounds \(gte, gt, lte, lt\) or a prefix, got near"),
+        ({"age": {}}, "got none"),
+        ({"modality": {"prefix": "C", "gte": 1}}, "got both"),
+        ({"modality": {"gte": 1}}, "'modality' is text and has no order"),
+        ({"age": {"prefix": "4"}}, "A prefix is text and for a text field"),
+        ({"age": {"gte": None}}, "compared with a number, got null"),
+        ({"modality": []}, "list of values for 'modality' is empty"),
+        ({"modality": [["CT"]]}, "compared with text, got a list"),
+        ({"or": []}, "Expected 'or' to be a list of at least one object"),
+        ({"and": {"sex": "F"}}, "Expected 'and' to be a list"),
+        ({"not": "x"}, "Expected a filter to be an object"),
+        ({"label.x": "\ud800"}, "half a character"),
+        ({"label.\x00": "x"}, "NUL"),
+        ({"label.x": ["v"] * 600}, "more than 500 values"),
+        (_nested(21), "nested more than 20 deep"),
+        (_nested(5000), "more than 500 values"),
+    ],
+)
+def test_what_can_not_be_read_is_told(value: object, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        parse(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("modality=CT", Equals("modality", "CT")),
+        (" modality = CT , age >= 40 ", And((Equals("modality", "CT"), Range("age", gte=40.0)))),
+        ("age<40.5", Range("age", lt=40.5)),
+        ("label.f=a|b", OneOf("label.f", ("a", "b"))),
+        ("label.f!=a|b", Not(OneOf("label.f", ("a", "b")))),
+        ("body_part^=CH", Prefix("body_part", "CH")),
+        ("body_part=", Equals("body_part", None)),
+        ("age!=", Not(Equals("age", None))),
+        ('source="site, \\"north\\""', Equals("source", 'site, "north"')),
+        ("label.grade=3", Equals("label.grade", "3")),
+        ("label.grade>2", Range("label.grade", gt=2.0)),
+        ("study_year=2019|2020", OneOf("study_year", (2019.0, 2020.0))),
+    ],
+)
+def test_the_short_form(text: str, expected: Filter) -> None:
+    assert parse_text(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "The filter is empty"),
+        ("modality", "can't be read from 'modality': expected FIELD=VALUE"),
+        ("name=x", "Unknown filter field 'name'"),
+        ("age>=old", "Expected a number after 'age', got 'old'"),
+        ("modality>=CT", "Expected a number after 'modality'"),
+        ("age>=1|2", "takes one value, got 2"),
+        ('source="a"b', "expected a comma, | or the end"),
+        ("{not json", "begins like JSON but isn't"),
+    ],
+)
+def test_the_short_form_tells_what_it_can_not_read(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence.replace("|", r"\|")):
+        parse_text(text)
+
+
+@pytest.mark.parametrize("read", [parse_text, lambda text: parse({"label.x": text, text: 1})])
+@given(text=st.text())
+def test_no_text_does_anything_but_parse_or_be_refused(read: Callable[[str], Filter], text: str) -> None:
+    with contextlib.suppress(UsageError):
+        read(text)
