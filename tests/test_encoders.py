@@ -230,7 +230,7 @@ CARD = EncoderCard(name="n", spec="n:1", dim=8, recipe=Recipe(name="r", size=(4,
     [
         replace(CARD, recipe=replace(CARD.recipe, resize="pad")),
         replace(CARD, recipe=replace(CARD.recipe, ct_window=(40.0, 401.0))),
-        replace(CARD, recipe=replace(CARD.recipe, stretch_8bit=True)),
+        replace(CARD, recipe=replace(CARD.recipe, use_file_window=False)),
         replace(CARD, weights_sha256="cd"),
         replace(CARD, dtype="bfloat16"),
         replace(CARD, version="2"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as PillowImage
 
-from retrieval.encoders.recipe import RESIZES, Recipe, apply, fit, luminance, window
+from retrieval.encoders.recipe import RESIZES, Recipe, apply, fit, luminance, stretch, window
 from retrieval.errors import RejectedInput, UsageError
 from retrieval.types import Image, Pixels
 
@@ -35,7 +35,6 @@ def noise(*shape: int, seed: int = 0) -> Pixels:
     channels=st.sampled_from([1, 3]),
     modality=st.sampled_from(["", "CT", "MR"]),
     stated=st.one_of(st.none(), st.tuples(st.floats(), st.floats())),
-    stretch=st.booleans(),
     fraction=st.sampled_from([1.0, 0.875]),
 )
 def test_any_frame_gives_finite_values_in_range(
@@ -44,12 +43,9 @@ def test_any_frame_gives_finite_values_in_range(
     channels: int,
     modality: str,
     stated: tuple[float, float] | None,
-    stretch: bool,
     fraction: float,
 ) -> None:
-    recipe = replace(
-        PLAIN, resize=resize, channels=channels, stretch_8bit=stretch, crop_fraction=fraction, mean=(0.5,), std=(0.25,)
-    )
+    recipe = replace(PLAIN, resize=resize, channels=channels, crop_fraction=fraction, mean=(0.5,), std=(0.25,))
     seen = apply(recipe, Image(pixels, modality=modality, window=stated))
     assert seen.shape == (32, 24, channels)
     assert seen.dtype == np.float32
@@ -71,11 +67,10 @@ def test_a_constant_frame_stays_constant(dtype: type) -> None:
     assert np.ptp(seen) == 0
 
 
-def test_eight_bit_frames_are_taken_as_they_are_unless_stretched() -> None:
+def test_eight_bit_frames_are_taken_as_they_are() -> None:
     pixels = np.tile(np.arange(100, 150, dtype=np.uint8), (50, 1))
     assert np.array_equal(window(PLAIN, Image(pixels)), pixels)
-    stretched = window(replace(PLAIN, stretch_8bit=True, percentiles=(0, 100)), Image(pixels))
-    assert (stretched.min(), stretched.max()) == (0, 255)
+    assert np.array_equal(stretch(pixels, (0, 100))[0], np.round(np.arange(50) * 255 / 49))
 
 
 def test_ct_in_hounsfield_units_gets_the_ct_window() -> None:

@@ -40,7 +40,7 @@ class Recipe:
 
     1. modality CT in Hounsfield units (signed or float; unsigned pixels can't be HU): ``ct_window`` (centre, width);
     2. ``use_file_window`` and the file states a window: that one;
-    3. 8-bit frames are ready for display as they are, unless ``stretch_8bit``;
+    3. 8-bit frames are ready for display as they are;
     4. the ``percentiles`` (low, high, 0 to 100) of the frame.
 
     Colour frames are taken as they are. ``resize``: "squash" (no crop), "pad" (letterbox, ``fill`` 0 to 255 per
@@ -59,7 +59,6 @@ class Recipe:
     channels: int = 3
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    stretch_8bit: bool = False
     crop_fraction: float = 1.0
     fill: tuple[int, ...] = (0,)
 
@@ -109,9 +108,7 @@ def window(recipe: Recipe, image: Image) -> Bytes:
         return np.ascontiguousarray(pixels)
     limits = _stated_limits(recipe, image)
     if limits is None:
-        if pixels.dtype == np.uint8 and not recipe.stretch_8bit:
-            return np.ascontiguousarray(pixels)
-        limits = _percentile_limits(pixels, recipe.percentiles)
+        return np.ascontiguousarray(pixels) if pixels.dtype == np.uint8 else stretch(pixels, recipe.percentiles)
     return _to_bytes(pixels, *limits)
 
 
@@ -128,6 +125,11 @@ def fit(recipe: Recipe, frame: Bytes) -> Bytes:
     if target == recipe.size:
         return frame
     return _centre(frame, rows, columns, recipe.fill if recipe.resize == "pad" else (0,))
+
+
+def stretch(pixels: Pixels, percentiles: tuple[float, float]) -> Bytes:
+    """A grey frame in 8 bits from its low to its high percentile; black when it has no contrast."""
+    return _to_bytes(pixels, *_percentile_limits(pixels, percentiles))
 
 
 def luminance(frame: Bytes) -> Bytes:
