@@ -72,5 +72,5 @@ def _check_is_demo(gallery: Gallery) -> None:
     others = [source for source, _ in gallery.catalog.counts().sources if source not in DEMO_SOURCES]
     if others:
         raise UsageError(
-            f"The data directory {gallery.settings.home} holds cases of your own: give the demo another one with --home."
+            f"The data directory {gallery.settings.home} holds cases of your own: give the demo its own with --home."
         )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
-from indexer.cli.console import DONE, FAILED, INTERRUPTED, Home, Json, err, out, print_json, progress_bar, settings_of
+from indexer.cli.console import DONE, FAILED, INTERRUPTED, Home, Json, print_json, progress_bar, settings_of
 from indexer.cli.reports import print_report, report_json
 from indexer.events import Event, FileDone
 from indexer.labels import LabelTable

@@ -11,7 +11,7 @@ from retrieval.gallery import Gallery
 
 
 def stats(home: Home = None, as_json: Json = False) -> None:
-    """Count what is on file: kinds, modalities, body parts, sources, labels; and say which encoder and index serve it."""
+    """Count what is on file (kinds, modalities, body parts, sources, labels); tell the encoder and the index."""
     with Gallery.open(settings_of(home)) as gallery:
         state, counts = gallery.state(), gallery.catalog.counts()
     if as_json:

@@ -1,0 +1,196 @@
+"""The gallery against NumPy, on generated vectors and on real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.labels import LabelTable
+from indexer.query import read_query
+from indexer.sandbox import Sandbox
+from retrieval import Gallery
+from retrieval.errors import NotFoundError, RejectedInput, StoreError, UsageError
+from retrieval.filters import parse
+from retrieval.types import Attributes, Case, CaseKind, EmbeddedCase, Embedding, GroupBy, Query, SamePatient
+from tests.studies import index_all, open_gallery, texture, write_pictures, write_series
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def fill(gallery: Gallery, count: int, seed: int = 0, per_patient: int = 3) -> np.ndarray:
+    """``count`` seeded cases, three to a patient; returns their vectors in key order."""
+    dim = gallery.encoder.card.dim
+    rows = unit(np.random.default_rng(seed).normal(size=(count, dim)))
+    cases = [
+        EmbeddedCase(
+            Case(
+                case_id=f"case{seed}-{n:05d}", kind=CaseKind.IMAGE, content_sha256=f"{seed}-{n}",
+                pixel_sha256=f"p{seed}-{n}", patient_key=f"patient{n // per_patient}", study_uid=f"1.2.{n // 2}",
+                attributes=Attributes(modality="CT" if n % 4 else "MR", age=float(n % 90)),
+            ),
+            Embedding(rows[n], rows[n : n + 1], (0,)),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    outcomes = gallery.add(cases)
+    assert [outcome.status for outcome in outcomes] == ["added"] * count
+    return rows
+
+
+def expected(rows: np.ndarray, query: np.ndarray, allowed: np.ndarray, groups: list[str], k: int) -> list[int]:
+    """The oracle: rank everything, keep the best of each group."""
+    found: list[int] = []
+    for n in np.argsort(-(rows @ query), kind="stable"):
+        if allowed[n] and groups[n] not in {groups[m] for m in found}:
+            found.append(int(n))
+    return found[:k]
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_search_equals_brute_force_under_filter_exclusion_and_grouping(tmp_path: Path, published: bool) -> None:
+    with open_gallery(tmp_path) as gallery:
+        rows = fill(gallery, 300)
+        if published:
+            from indexer.rebuild import rebuild
+
+            rebuild(gallery)
+            extra = fill(gallery, 30, seed=1)
+            rows = np.concatenate([rows, extra])
+        patients = [f"patient{n // 3}" for n in range(300)] + [f"patient{n // 3}" for n in range(30)] * published
+        modality = np.array([n % 4 != 0 for n in [*range(300), *(range(30) if published else [])]])
+        for n in (0, 7, 100, 299):
+            got = gallery.similar_to(f"case0-{n:05d}", k=20, filters=parse({"modality": "CT"}))
+            allowed = modality & np.array([patient != patients[n] for patient in patients])
+            want = expected(rows, rows[n], allowed, patients, 20)
+            assert [hit.case.key - 1 for hit in got.hits] == want
+            assert np.allclose([hit.similarity for hit in got.hits], (rows @ rows[n])[want], atol=1e-5)
+            assert got.exhaustive and got.gallery_size == len(rows) and [hit.rank for hit in got.hits] == list(range(1, 21))
+
+
+def test_same_patient_and_grouping_switches(tmp_path: Path) -> None:
+    with open_gallery(tmp_path) as gallery:
+        fill(gallery, 60)
+        ask = gallery.similar_to
+        own = ask("case0-00004", k=50, same_patient=SamePatient.ONLY, group=GroupBy.NONE)
+        assert {hit.case.case_id for hit in own.hits} == {"case0-00003", "case0-00005"}
+        everything = ask("case0-00004", k=100, same_patient=SamePatient.INCLUDE, group=GroupBy.NONE)
+        assert len(everything.hits) == 59  # all but itself
+        default = ask("case0-00004", k=100)
+        assert len(default.hits) == 19 and len({hit.case.patient_key for hit in default.hits}) == 19
+        by_study = ask("case0-00004", k=100, group=GroupBy.STUDY, same_patient=SamePatient.INCLUDE)
+        assert len({hit.case.study_uid for hit in by_study.hits}) == len(by_study.hits) == 30
+
+
+def test_only_the_patient_of_an_unknown_patient_is_refused(tmp_path: Path) -> None:
+    with open_gallery(tmp_path) as gallery:
+        rows = fill(gallery, 5)
+        query = Query(Embedding(rows[0], rows[:1], (0,)))
+        with pytest.raises(UsageError, match="patient"):
+            gallery.search(query, same_patient=SamePatient.ONLY)
+        with pytest.raises(UsageError, match="k must be"):
+            gallery.search(query, k=0)
+
+
+def test_other_processes_writes_and_deletes_are_seen(tmp_path: Path) -> None:
+    with open_gallery(tmp_path) as one, open_gallery(tmp_path) as other:
+        rows = fill(one, 10)
+        query = Query(Embedding(rows[3], rows[3:4], (0,)))
+        assert other.search(query, k=1).hits[0].case.case_id == "case0-00003"
+        assert one.delete(["case0-00003", "nothing"]) == ["case0-00003"]
+        for gallery in (one, other):
+            found = gallery.search(query, k=10, group=GroupBy.NONE)
+            assert "case0-00003" not in {hit.case.case_id for hit in found.hits}
+            assert len(found.hits) == len(gallery) == 9
+        with pytest.raises(NotFoundError):
+            other.case("case0-00003")
+
+
+def test_an_empty_gallery_answers_nothing(tmp_path: Path) -> None:
+    with open_gallery(tmp_path) as gallery:
+        rows = unit(np.ones((1, gallery.encoder.card.dim)))
+        result = gallery.search(Query(Embedding(rows[0], rows, (0,))))
+        assert result.hits == () and result.no_confident_match and result.gallery_size == 0
+
+
+def test_there_must_be_a_gallery(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="precedent index"):
+        Gallery.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_lost_key_is_told_not_replaced(tmp_path: Path) -> None:
+    with open_gallery(tmp_path) as gallery:
+        fill(gallery, 3)
+    (tmp_path / "secret.key").unlink()
+    with pytest.raises(StoreError, match="restore it"):
+        open_gallery(tmp_path)
+    assert not (tmp_path / "secret.key").exists()
+
+
+def test_a_stored_file_does_not_find_itself_nor_its_patient(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = write_pictures(tmp_path / "in", 6)
+    (tmp_path / "in" / "labels.csv").write_text(
+        "path,patient_id\n" + "".join(f"{path.name},P{n // 2}\n" for n, path in enumerate(paths))
+    )
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(tmp_path / "in" / "labels.csv"))
+        asked = read_query(gallery, sandbox, [paths[0]])
+        found = gallery.search(asked.query, group=GroupBy.NONE)
+        assert asked.case.case_id not in {hit.case.case_id for hit in found.hits}
+        assert asked.query.patient_key and all(hit.case.patient_key != asked.query.patient_key for hit in found.hits)
+        assert len(found.hits) == 4
+        included = gallery.search(asked.query, group=GroupBy.NONE, same_patient=SamePatient.INCLUDE)
+        assert len(included.hits) == 5
+
+
+def test_a_series_finds_its_altered_copy_slice_by_slice(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Matching slices are numbered as in the case and carry their positions."""
+    write_series(tmp_path / "in", 8, seed=11, patient="A")
+    write_series(tmp_path / "in", 8, seed=12, patient="B")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        half = sorted((tmp_path / "in").rglob("s11-*.dcm"))[:4]
+        asked = read_query(gallery, sandbox, half)
+        result = gallery.search(asked.query, same_patient=SamePatient.INCLUDE, rerank=True)
+        best = result.hits[0]
+        for match in best.matches:
+            assert match.similarity == pytest.approx(1.0, abs=1e-3)
+            assert match.query_position_mm == pytest.approx(match.hit_position_mm)
+            assert best.case.frames[match.hit_slice].position_mm == match.hit_position_mm
+
+
+def test_bad_queries_are_sentences(tmp_path: Path, sandbox: Sandbox) -> None:
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
+    (tmp_path / "empty").mkdir()
+    with open_gallery(tmp_path / "home") as gallery:
+        with pytest.raises(RejectedInput):
+            read_query(gallery, sandbox, [tmp_path / "x.png"])
+        with pytest.raises((NotFoundError, RejectedInput), match="image"):
+            read_query(gallery, sandbox, [tmp_path / "empty"])
+        with pytest.raises(UsageError):
+            read_query(gallery, sandbox, [])
+        with pytest.raises(UsageError, match="text tower"):
+            gallery.embed_text("a sentence")
+
+
+def test_a_python_session(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Near copies are near, whatever else is there."""
+    from PIL import Image as Picture
+
+    folder = tmp_path / "in"
+    write_pictures(folder, 20)
+    base = texture(1003)
+    noisy = np.clip(base.astype(int) + np.random.default_rng(1).normal(0, 3, base.shape), 0, 255).astype(np.uint8)
+    Picture.fromarray(noisy).save(tmp_path / "query.png")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, folder)
+        found = gallery.search(read_query(gallery, sandbox, [tmp_path / "query.png"]).query, k=3)
+        nearest = gallery.catalog.files(found.hits[0].case.case_id)[0]
+        import hashlib
+
+        assert nearest.sha256 == hashlib.sha256((folder / "003.png").read_bytes()).hexdigest()
+        assert found.hits[0].percentile > 90 and not found.no_confident_match
