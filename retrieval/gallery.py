@@ -196,7 +196,7 @@ class Gallery:
         vector = query.embedding.vector[None, :]
         found = search_grouped(
             lambda n: snapshot.search(vector, n, allowed, excluded),
-            lambda keys: dict(zip(keys.tolist(), self.catalog.groups(keys, group), strict=True)),
+            lambda keys: self.catalog.groups(keys, group),
             max(k, RERANK_CANDIDATES) if rerank else k,
         )
         hits = self._hits(query, found, k, rerank=rerank)
@@ -230,17 +230,18 @@ class Gallery:
     def _hits(self, query: Query, found: Ranked, k: int, *, rerank: bool) -> tuple[Hit, ...]:
         """The cases of the ranked keys. One deleted by another process since the index was read is left out."""
         slices = self.catalog.slices(found.keys)
-        scored = [
-            (key, s) for key, s in zip(found.keys.tolist(), found.similarities.tolist(), strict=True) if key in slices
-        ]
+        pairs = zip(found.keys.tolist(), found.similarities.tolist(), strict=True)
+        scored = [(key, similarity) for key, similarity in pairs if key in slices]
         if rerank:
             scored = [(key, max_similarity(query.embedding.slices, slices[key][0])) for key, _ in scored]
             scored.sort(key=lambda pair: (-pair[1], pair[0]))
-        cases = self.catalog.cases(np.array([key for key, _ in scored[:k]], dtype=np.int64))
+        scored = scored[:k]
+        cases = self.catalog.cases(np.array([key for key, _ in scored], dtype=np.int64))
+        alive = [(key, similarity) for key, similarity in scored if key in cases]
         background = self._background.of(self.catalog)
         return tuple(
             Hit(rank, cases[key], score, background.percentile(score), _matches(query, cases[key], *slices[key]))
-            for rank, (key, score) in enumerate(((k_, s) for k_, s in scored[:k] if k_ in cases), start=1)
+            for rank, (key, score) in enumerate(alive, start=1)
         )
 
     def state(self) -> GalleryState:

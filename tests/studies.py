@@ -23,7 +23,8 @@ def texture(seed: int, rows: int = 64, columns: int = 64) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:rows, 0:columns] / max(rows, columns)
     blobs = sum(
-        np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / width) for cx, cy, width in rng.uniform(0.05, 0.9, (4, 3)) ** [1, 1, 3]
+        np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / width)
+        for cx, cy, width in rng.uniform(0.05, 0.9, (4, 3)) ** [1, 1, 3]
     )
     noisy = blobs / blobs.max() * 200 + rng.normal(0, 8, (rows, columns))
     return np.clip(noisy, 0, 255).astype(np.uint8)
@@ -38,7 +39,9 @@ def write_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
     return paths
 
 
-def write_series(folder: Path, slices: int, *, seed: int = 0, patient: str = "P1", scattered: bool = False) -> list[Path]:
+def write_series(
+    folder: Path, slices: int, *, seed: int = 0, patient: str = "P1", scattered: bool = False
+) -> list[Path]:
     """A CT series of ``slices`` files; ``scattered`` puts every other file into another folder."""
     paths = []
     for n in range(slices):

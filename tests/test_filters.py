@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,63 +15,33 @@ from retrieval.catalog import Catalog
 from retrieval.errors import UsageError
 from retrieval.filter_tree import NUMBER_FIELDS, TEXT_FIELDS
 from retrieval.filters import And, Equals, Filter, Not, OneOf, Or, Prefix, Range, holds, parse, parse_text
-from retrieval.types import Attributes, CaseKind, Label
+from retrieval.types import Attributes, Case, CaseKind, Label
 from tests.databases import FINGERPRINT, embedded
 
 # Few values, so that filters meet cases; among them what folding, collations, padding and LIKE could get wrong.
-TEXTS = st.sampled_from(
-    [
-        "",
-        "CT",
-        "ct",
-        "Ct ",
-        "MR",
-        "chest",
-        "CHEST",
-        "Chêst",
-        "CHÊST",
-        "İ",
-        "ß",
-        "SS",
-        "%",
-        "_",
-        "a'b",
-        "a" * 120,
-        "A" * 121,
-    ]
-)
-NUMBERS = st.sampled_from([None, 0.0, -0.0, 39.5, 40.0, 41.0, 2019.0, 2020.0, 1e300, float("nan"), float("inf")])
-FINITE = st.sampled_from([0.0, 39.5, 40.0, 40.5, 41.0, 2019.5, 2020.0, -1.0])
-YEARS = st.sampled_from([None, 0, 40, 2019, 2020, 2021])
-LABELS = st.lists(st.builds(Label, st.sampled_from(["finding", "Finding", "kl"]), TEXTS, NUMBERS), max_size=4)
-ATTRIBUTES = st.builds(
-    Attributes, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, age=NUMBERS, manufacturer=TEXTS, study_year=YEARS, source=TEXTS
-)
-GALLERIES = st.lists(st.tuples(ATTRIBUTES, LABELS, st.sampled_from(CaseKind)), max_size=6)
-
-FIELDS = st.sampled_from([*TEXT_FIELDS, *NUMBER_FIELDS, "label.finding", "label.kl", "label.absent"])
-BOUND = st.one_of(st.none(), FINITE)
-VALUES = st.one_of(TEXTS, FINITE, st.sampled_from(["image", "VOLUME"]))
-LEAVES = st.one_of(
-    st.builds(Equals, FIELDS, st.one_of(st.none(), VALUES)),
-    st.builds(OneOf, FIELDS, st.lists(VALUES, max_size=3).map(tuple)),
-    st.builds(Range, FIELDS, BOUND, BOUND, BOUND, BOUND),
-    st.builds(Prefix, FIELDS, st.one_of(TEXTS, st.sampled_from(["c", "CH", "chê", "i", "a" * 119]))),
-)
+TEXTS = ["", "CT", "ct", "Ct ", "MR", "CHEST", "Chêst", "CHÊST", "İ", "ß", "SS", "%", "_", "a'b", "a" * 120, "A" * 121]
+NUMBERS = [None, 0.0, -0.0, 39.5, 40.0, 41.0, 2020.0, 1e300, float("nan"), float("inf")]
+YEARS = [None, 0, 40, 2019, 2020]
+BOUNDS = [0.0, 39.5, 40.0, 40.5, 2019.5, 2020.0, -1.0]
+PREFIXES = [*TEXTS, "c", "chê", "CHÊ", "i", "a" * 119]
+NAMES = ["finding", "Finding", "kl"]
+FIELDS = [*TEXT_FIELDS, *NUMBER_FIELDS, "label.finding", "label.kl", "label.absent"]
 
 
-def _joined(parts: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
-    several = st.lists(parts, max_size=3).map(tuple)
-    return st.one_of(st.builds(And, several), st.builds(Or, several), st.builds(Not, parts))
+def leaves() -> list[Filter]:
+    """Every comparison of every field with every value."""
+    found: list[Filter] = []
+    for field in FIELDS:
+        found += [Equals(field, value) for value in (None, *TEXTS, *BOUNDS, "image", "VOLUME")]
+        found += [Prefix(field, text) for text in PREFIXES]
+        found += [OneOf(field, values) for values in ((), ("ct", "MR"), ("ct", 40.0), (39.5, 40.0), tuple(TEXTS))]
+        for bound in BOUNDS:
+            found += [Range(field, gte=bound), Range(field, gt=bound), Range(field, lte=bound), Range(field, lt=bound)]
+        found += [Range(field), Range(field, gte=39.5, lt=41.0), Range(field, gt=41.0, lt=39.5)]
+    return found
 
 
-FILTERS = st.recursive(LEAVES, _joined, max_leaves=6)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(gallery=GALLERIES, conditions=st.lists(FILTERS, min_size=1, max_size=12))
-def test_sql_and_python_select_the_same_cases(catalog: Catalog, gallery: list, conditions: list[Filter]) -> None:
-    catalog.delete([case.case_id for case in catalog.list_cases()])
+def stored(catalog: Catalog, gallery: Iterable[tuple[Attributes, Iterable[Label], CaseKind]]) -> list[Case]:
     catalog.commit(
         [
             embedded(f"case-{n}", attributes=attributes, labels=tuple(labels), kind=kind)
@@ -78,7 +49,47 @@ def test_sql_and_python_select_the_same_cases(catalog: Catalog, gallery: list, c
         ],
         fingerprint=FINGERPRINT,
     )
-    cases = catalog.list_cases()
+    return catalog.list_cases()
+
+
+def test_every_comparison_is_the_same_in_sql(catalog: Catalog) -> None:
+    kinds = itertools.cycle(CaseKind)
+    gallery = [(Attributes(*[text] * 5, manufacturer=text, source=text), [], next(kinds)) for text in TEXTS]
+    gallery += [(Attributes(age=number), [Label("kl", "grade", number)], next(kinds)) for number in NUMBERS]
+    gallery += [
+        (Attributes(study_year=year), [Label("finding", "x"), Label("finding", "y")], next(kinds)) for year in YEARS
+    ]
+    gallery += [(Attributes(), [Label(name, text)], next(kinds)) for name in NAMES for text in TEXTS]
+    cases = stored(catalog, gallery)
+    assert len(cases) == len(gallery)
+    for leaf in leaves():
+        for condition in (leaf, Not(leaf)):
+            assert catalog.select(condition).tolist() == [case.key for case in cases if holds(condition, case)], (
+                condition
+            )
+
+
+TEXT = st.sampled_from(TEXTS)
+ATTRIBUTES = st.builds(
+    Attributes, modality=TEXT, sex=TEXT, age=st.sampled_from(NUMBERS), study_year=st.sampled_from(YEARS)
+)
+LABELS = st.lists(st.builds(Label, st.sampled_from(NAMES), TEXT, st.sampled_from(NUMBERS)), max_size=4)
+GALLERIES = st.lists(st.tuples(ATTRIBUTES, LABELS, st.sampled_from(CaseKind)), max_size=6)
+
+
+def _joined(parts: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
+    several = st.lists(parts, max_size=3).map(tuple)
+    return st.one_of(st.builds(And, several), st.builds(Or, several), st.builds(Not, parts))
+
+
+FILTERS = st.recursive(st.sampled_from(leaves()), _joined, max_leaves=6)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gallery=GALLERIES, conditions=st.lists(FILTERS, min_size=4, max_size=12))
+def test_sql_and_python_select_the_same_cases(catalog: Catalog, gallery: list, conditions: list[Filter]) -> None:
+    catalog.delete([case.case_id for case in catalog.list_cases()])
+    cases = stored(catalog, gallery)
     assert len(cases) == len(gallery)
     for condition in conditions:
         assert catalog.select(condition).tolist() == [case.key for case in cases if holds(condition, case)]

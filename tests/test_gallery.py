@@ -68,7 +68,11 @@ def test_search_equals_brute_force_under_filter_exclusion_and_grouping(tmp_path:
             want = expected(rows, rows[n], allowed, patients, 20)
             assert [hit.case.key - 1 for hit in got.hits] == want
             assert np.allclose([hit.similarity for hit in got.hits], (rows @ rows[n])[want], atol=1e-5)
-            assert got.exhaustive and got.gallery_size == len(rows) and [hit.rank for hit in got.hits] == list(range(1, 21))
+            assert (
+                got.exhaustive
+                and got.gallery_size == len(rows)
+                and [hit.rank for hit in got.hits] == list(range(1, 21))
+            )
 
 
 def test_same_patient_and_grouping_switches(tmp_path: Path) -> None:

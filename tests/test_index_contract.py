@@ -162,6 +162,15 @@ def test_unfit_keys_are_refused_and_nothing_is_added(backend: str, keys: list[in
     check(index, np.array([1, 2]), unit_rows(2), unit_rows(1, seed=9), 3)
 
 
+def test_stored_vectors_come_back_as_they_were(backend: str) -> None:
+    keys, vectors = np.arange(1, 1001) * 2, unit_rows(1000)
+    index = filled(backend, keys, vectors)
+    assert np.array_equal(index.vectors(np.array([2000, 2, 10])), vectors[[999, 0, 4]])
+    for unknown in (1, 3, 2001):
+        with pytest.raises(UsageError, match=f"Key {unknown} is not in the index"):
+            index.vectors(np.array([2, unknown]))
+
+
 def test_k_must_be_positive(backend: str) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         create(backend).search(unit_rows(1), 0)
