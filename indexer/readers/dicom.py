@@ -29,6 +29,7 @@ from indexer.readers.dicom_geometry import frame_groups, planes_of, spacing_of
 from indexer.readers.dicom_meaning import meaning, rescale_of
 from indexer.readers.dicom_mosaic import COUNT_TAG, CSA_TAG, Mosaic, is_mosaic, mosaic_of
 from indexer.readers.dicom_structure import Structure, looks_like_dicom, walk
+from indexer.readers.dicom_words import IMAGE_TYPES
 from indexer.sources import Plane, Scan, Source
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Attributes, Image
@@ -146,7 +147,7 @@ def _scan_of(source: Source, header: Dataset, sha256: str, size: int) -> Scan:
         series_uid=values.uid(header, "SeriesInstanceUID"),
         sop_uid=values.uid(header, "SOPInstanceUID"),
         instance_number=values.integer(header, "InstanceNumber"),
-        image_type=tuple(each.upper() for each in values.texts(header, "ImageType")[:16] if len(each) <= 16),
+        image_type=tuple(each for each in values.texts(header, "ImageType")[:16] if each in IMAGE_TYPES),
     )  # fmt: skip
 
 
@@ -168,7 +169,8 @@ def _read_header(file: BinaryIO, limits: Limits) -> tuple[Structure, Dataset]:
 
 def _pictureless(structure: Structure, header: Dataset) -> str:
     """What an object without pictures is called, or "" for an image. An image whose pixels are missing is refused."""
-    found = values.uid(header, "SOPClassUID") or structure.media_class
+    with values.quiet():
+        found = values.uid(header, "SOPClassUID") or structure.media_class
     name = UID(found).name if found else ""
     if structure.media_class == _DIRECTORY:
         return "DICOM directory (DICOMDIR)"
@@ -220,6 +222,7 @@ def _image(opened: _Opened, index: int) -> Image:
         stored, photometric = opened.frames.decode(stored_index)
         found, window = meaning(stored, photometric, opened.form, opened.header, group, modality)
         spacing = spacing_of(opened.header, group)
+        sop_uid = values.uid(opened.header, "SOPInstanceUID")
     if opened.mosaic:
         found = opened.mosaic.tile(found, index)
     position, plane = None, ""
@@ -227,5 +230,4 @@ def _image(opened: _Opened, index: int) -> Image:
         at = opened.planes[index]
         found, spacing, plane = px.to_radiological(found, at.row, at.column, spacing)
         position = position_along(at.position, at.row, at.column)
-    sop_uid = values.uid(opened.header, "SOPInstanceUID")
     return Image(found, modality, spacing, position, window, plane, sop_uid, stored_index + 1)

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from indexer.limits import Limits
 from indexer.readers import dicom_values as values
 from indexer.readers.dicom_codecs import ENCAPSULATED_NATIVE, NATIVE, PixelFormat, check_syntax, decode
-from indexer.readers.dicom_inflate import HEADER_BYTES, Inflated
+from indexer.readers.dicom_inflate import Inflated
 from indexer.readers.dicom_structure import BIG_ENDIAN, DEFLATED, PixelElement, Structure
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Pixels
@@ -98,6 +98,8 @@ class FrameBytes:
         if self._spans:
             coded = b"".join(self._read(offset, length) for offset, length in self._spans[index])
             return decode(coded, self._structure.syntax, self.form)
+        if isinstance(self._structure.stream, Inflated):
+            self._structure.stream.finish(self._pixels.offset + self._pixels.length)
         if self.form.bits_allocated == 1:
             return self._bits(index), self.form.photometric
         size = self.form.frame_bits // 8
@@ -116,12 +118,10 @@ class FrameBytes:
         if found > expected + 1:
             self.warnings.append(f"The pixel data has {found - expected} bytes more than the header calls for.")
         if self._structure.syntax == DEFLATED:
-            if expected > limits.memory_bytes // 4:
+            if found > limits.memory_bytes // 4:
                 raise LimitExceeded(
-                    "scan", f"{expected} bytes of deflated pixels are over a quarter of the worker's memory."
+                    "scan", f"{found} bytes of deflated pixels are over a quarter of the worker's memory."
                 )
-            if isinstance(self._structure.stream, Inflated):
-                self._structure.stream.most = HEADER_BYTES + expected
 
     def _read(self, offset: int, length: int) -> bytes:
         self._structure.stream.seek(offset)

@@ -10,6 +10,7 @@ from retrieval.errors import LimitExceeded, RejectedInput
 
 HEADER_BYTES = 64 << 20  # most bytes of kept elements; of everything before the pixels in a deflated file
 _CHUNK = 1 << 18
+_TRAILING = 1 << 20  # elements behind the pixels: signatures, padding
 
 
 class Inflated:
@@ -40,6 +41,13 @@ class Inflated:
         data = bytes(self._data[self._at : self._at + size])
         self._at += len(data)
         return data
+
+    def finish(self, after: int) -> None:
+        """Refuse a stream that does not end within a little of byte ``after``: it is cut short, or something else."""
+        self.most = after + _TRAILING
+        self._fill(self.most)
+        if not self._inflate.eof:
+            raise LimitExceeded("decode", f"The deflated data goes on more than {_TRAILING} bytes past the pixels.")
 
     def _fill(self, upto: int) -> None:
         if upto > self.most:
