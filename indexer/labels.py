@@ -79,11 +79,11 @@ class LabelTable:
         """The columns that became labels, in the order of the table."""
         return tuple(name for name, _ in self._columns.labels)
 
-    def paths(self) -> Iterator[Path]:
-        """Where each row that names a path points, absolute, in the order of the table."""
+    def rows(self) -> Iterator[tuple[Path | None, RowFacts]]:
+        """Each row with where it points (absolute; None when it names only a UID), in the order of the table."""
         for row in self._rows:
-            if text := self._columns.cell(row.cells, PATH):
-                yield Path(self._absolute(text))
+            text = self._columns.cell(row.cells, PATH)
+            yield Path(self._absolute(text)) if text else None, self._facts(row)
 
     def match(self, path: Path, study_uid: str = "", series_uid: str = "", sop_uid: str = "") -> RowFacts | None:
         """The row of a file: by its path or the nearest folder above it, else by SOP, series or study instance UID."""
