@@ -9,12 +9,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.guards import LOOPBACK
+from api.guards import is_loopback
 from api.problems import Problem
 from api.service import Service
 from retrieval.access import AccessKeys, Scope
 
-_bearer = HTTPBearer(auto_error=False, description="needed as soon as the store has API keys (precedent keys add)")
+_bearer = HTTPBearer(auto_error=False, description="needed as soon as the store has API keys (precedent keys create)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,13 @@ def _scope_of(request: Request, service: Service, token: str) -> Scope:
     challenge = {"WWW-Authenticate": 'Bearer realm="precedent"'}
     keys = AccessKeys(service.gallery.catalog.database)
     if not keys.list_keys():  # a revoked key still counts: revoking the last one must not open the doors
-        if request.app.state.settings.host not in LOOPBACK:
-            detail = "This service is open to the network and has no API keys: make one with 'precedent keys add'."
+        if not is_loopback(request.app.state.settings.host):
+            detail = "This service is open to the network and has no API keys: make one with 'precedent keys create'."
             raise Problem(401, detail, headers=challenge)
         return Scope.ADMIN
     scope = keys.check(token) if token else None
     if scope is None:
-        detail = "Send a valid API key as 'Authorization: Bearer KEY'; 'precedent keys add' makes one."
+        detail = "Send a valid API key as 'Authorization: Bearer KEY'; 'precedent keys create' makes one."
         raise Problem(401, detail, headers=challenge)
     return scope
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.guards import LOOPBACK, BodyLimit, Envelope, SameSite
+from api.guards import LOOPBACK, BodyLimit, Envelope, SameSite, is_loopback
 from api.problems import on_os_error, on_precedent_error, on_problem, on_validation
 from api.routes import cases, gallery, health, patients, rebuilds, search
 from api.routes.page import add_page
@@ -77,7 +77,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _add_guards(app: FastAPI, settings: Settings) -> None:
     """Added innermost first: a request meets them from the last to the first."""
     app.add_middleware(BodyLimit, limit=settings.max_upload_mb << 20)
-    app.add_middleware(SameSite, hosts=LOOPBACK if settings.host in LOOPBACK else frozenset())
+    hosts = LOOPBACK | {settings.host} if is_loopback(settings.host) else frozenset()
+    app.add_middleware(SameSite, hosts=hosts)
     app.add_middleware(Envelope, metrics=app.state.metrics)
 
 

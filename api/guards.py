@@ -5,6 +5,7 @@ Plain ASGI, so that a body is checked while it streams, whatever reads it.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 import traceback
@@ -39,6 +40,14 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Envelope:

@@ -26,8 +26,11 @@ MAX_PARTS = 20_000
 MAX_FIELD_BYTES = 1 << 20
 WRITE_BYTES = 1 << 20  # parsed and written in one go, off the event loop
 EXTENSIONS = frozenset(
-    (".dcm", ".nii", ".gz", ".hdr", ".img", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr")
-    + (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".zip")
+    f".{name}"
+    for name in (
+        *("dcm", "nii", "gz", "hdr", "img", "mha", "mhd", "raw", "zraw", "nrrd", "nhdr"),
+        *("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp", "zip"),
+    )
 )
 
 

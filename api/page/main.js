@@ -1,0 +1,175 @@
+// The page: what is asked, what is shown, where the focus is. Everything else is next door.
+
+import * as browse from "./browse.js";
+import { hitCard } from "./cards.js";
+import { byId, el, show } from "./dom.js";
+import * as filters from "./filters.js";
+import * as intake from "./intake.js";
+import * as keys from "./keys.js";
+import * as query from "./query.js";
+import * as service from "./service.js";
+import { Viewer } from "./viewer.js";
+import * as words from "./words.js";
+
+let state = null; // the gallery's
+let asked = null; // {files} | {caseId} | {text}
+let answer = null;
+let running = null; // AbortController of the search under way
+
+const viewer = new Viewer({ onSearch: searchCase, onMove: moveHit, onClose: () => setHash(asked?.caseId ? `like=${asked.caseId}` : "") });
+const handlers = { onSearch: searchCase, onView: view, onNarrow: refresh };
+
+function setHash(text) {
+  const hash = text ? `#${text}` : "";
+  if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${hash}`);
+}
+
+function notice(text, kind = "problem") {
+  byId("notice").replaceChildren(...(text ? [el(`p.notice.${kind}`, {}, text)] : []));
+}
+
+function searchCase(caseId) {
+  setHash(`like=${caseId}`);
+  return search({ caseId });
+}
+
+async function search(what) {
+  asked = what;
+  running?.abort();
+  running = new AbortController();
+  notice("");
+  const files = what.files?.length || 0;
+  query.busy(files ? `Reading ${words.plural(files, "file")} and searching…` : "Searching…");
+  try {
+    answer = await service.search(what, filters.options(), running.signal);
+    paintAnswer();
+  } catch (problem) {
+    if (problem.name !== "AbortError") notice(problem.message);
+    if (problem.name === "AbortError" || !answer) asked = answer ? asked : null;
+  } finally {
+    query.busy("");
+  }
+}
+
+function paintAnswer() {
+  query.paint(answer.query, { onClear: clear, onView: view });
+  const n = answer.hits.length;
+  byId("title").textContent = n ? `${words.plural(n, "most similar case", "most similar cases")}` : "No case qualifies";
+  byId("subtitle").textContent = [
+    `of ${words.plural(answer.gallery_size, "case")}`, answer.exhaustive ? "every case compared" : `plan ${answer.plan}, ${answer.candidates} compared`,
+    `${answer.took_ms < 10 ? answer.took_ms.toFixed(1) : Math.round(answer.took_ms)} ms`,
+  ].join(" · ");
+  byId("grid").replaceChildren(n
+    ? el("div.cards.hits", {}, answer.hits.map((hit) => hitCard(hit, answer.query, handlers)))
+    : el("p.none", {}, "Nothing on file passes the filters. Clear one of them, or show the same patient’s studies."));
+  if (answer.no_confident_match && n) {
+    notice("No confident match: none of these stands out from random pairs of this gallery. They are the least unlike, not alike.", "doubt");
+  }
+  show(byId("more"), false);
+}
+
+async function clear() {
+  asked = answer = null;
+  setHash("");
+  notice("");
+  query.paint(null, {});
+  await browseGallery();
+}
+
+async function browseGallery() {
+  try {
+    await browse.paint(state, handlers);
+  } catch (problem) {
+    notice(problem.message);
+  }
+}
+
+function refresh() {
+  return asked ? search(asked) : browseGallery();
+}
+
+async function view(caseId) {
+  try {
+    const one = await service.caseOf(caseId);
+    setHash(`case=${caseId}`);
+    viewer.show(one, answer?.hits.find((hit) => hit.case_id === caseId), answer);
+  } catch (problem) {
+    notice(problem.message);
+  }
+}
+
+function moveHit(by) {
+  const at = answer.hits.findIndex((hit) => hit.case_id === viewer.one.case_id);
+  const next = answer.hits[at + by];
+  if (next) view(next.case_id);
+}
+
+function follow() {
+  const [name, value] = location.hash.slice(1).split("=");
+  if (name === "case" && value) return view(decodeURIComponent(value));
+  if (name === "like" && value) return search({ caseId: decodeURIComponent(value) });
+  return null;
+}
+
+function listen() {
+  filters.onChange(refresh);
+  intake.listen((files) => { setHash(""); search({ files }); });
+  keys.listen({ viewer, handlers });
+  byId("home").addEventListener("click", (event) => { event.preventDefault(); clear(); });
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = byId("ask-text").value.trim();
+    if (!text) return;
+    if (state?.accepts_text && !/^[0-9a-z]{16}$/.test(text)) search({ text });
+    else searchCase(text);
+  });
+  byId("theme").addEventListener("click", () => {
+    const dark = getComputedStyle(document.documentElement).getPropertyValue("--is-dark").trim() === "1";
+    setTheme(dark ? "light" : "dark");
+  });
+  addEventListener("hashchange", follow);
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("precedent-theme", theme);
+}
+
+function askForKey() {
+  return new Promise((done) => {
+    const dialog = byId("key-dialog");
+    dialog.showModal();
+    dialog.addEventListener("close", () => {
+      service.keepKey(byId("key").value.trim());
+      done();
+    }, { once: true });
+  });
+}
+
+function paintState() {
+  byId("facts").textContent = `${words.plural(state.size, "case")} · encoder ${state.encoder.name}`;
+  byId("facts").title = state.encoder.fingerprint;
+  byId("ask-text").placeholder = state.accepts_text ? "Describe a finding, or type a case id" : "Type a case id";
+  filters.fill(state.facets);
+  if (matchMedia("(max-width: 60rem)").matches) byId("filters").open = false;
+}
+
+async function start() {
+  const theme = localStorage.getItem("precedent-theme");
+  if (theme) document.documentElement.dataset.theme = theme;
+  service.onKeyNeeded(askForKey);
+  listen();
+  try {
+    state = await service.gallery();
+  } catch (problem) {
+    notice(problem.message);
+  }
+  if (state) {
+    paintState();
+    if (!location.hash.startsWith("#like=")) await browseGallery();
+    await follow();
+  }
+  document.body.dataset.ready = "";
+}
+
+start();
