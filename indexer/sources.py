@@ -55,8 +55,8 @@ class Scan:
     planes: tuple[Plane, ...] = ()
     volumetric: bool = False
     attributes: Attributes = field(default_factory=Attributes)
-    patient_id: str = ""
-    issuer: str = ""
+    patient_id: str = field(default="", repr=False)
+    issuer: str = field(default="", repr=False)
     study_uid: str = ""
     series_uid: str = ""
     sop_uid: str = ""

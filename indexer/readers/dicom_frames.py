@@ -117,11 +117,8 @@ class FrameBytes:
             raise RejectedInput("scan", f"The pixel data has {found} bytes, the header calls for {expected}.")
         if found > expected + 1:
             self.warnings.append(f"The pixel data has {found - expected} bytes more than the header calls for.")
-        if self._structure.syntax == DEFLATED:
-            if found > limits.memory_bytes // 4:
-                raise LimitExceeded(
-                    "scan", f"{found} bytes of deflated pixels are over a quarter of the worker's memory."
-                )
+        if self._structure.syntax == DEFLATED and found > limits.memory_bytes // 4:
+            raise LimitExceeded("scan", f"{found} bytes of deflated pixels are over a quarter of the worker's memory.")
 
     def _read(self, offset: int, length: int) -> bytes:
         self._structure.stream.seek(offset)
