@@ -57,6 +57,10 @@ class VectorIndex(Protocol):
         """All keys, ascending."""
         ...
 
+    def vectors(self, keys: Keys) -> UnitRows:
+        """The stored rows of these keys, in order; UsageError when one is not here."""
+        ...
+
     def add(self, keys: Keys, vectors: UnitRows) -> None: ...
 
     def plan(self, selected: int | None = None) -> Plan:

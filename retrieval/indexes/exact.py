@@ -49,6 +49,9 @@ class ExactIndex:
     def keys(self) -> Keys:
         return self._rows.keys
 
+    def vectors(self, keys: Keys) -> UnitRows:
+        return self._rows.of(keys)
+
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         self._rows = self._rows.appended(keys, vectors)
 

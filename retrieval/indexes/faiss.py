@@ -137,6 +137,9 @@ class FaissIndex:
     def keys(self) -> Keys:
         return self._state.rows.keys
 
+    def vectors(self, keys: Keys) -> UnitRows:
+        return self._state.rows.of(keys)
+
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         """Encodes all rows anew: an index that grows often belongs in a delta, not here."""
         with self._lock:

@@ -99,6 +99,16 @@ class Rows:
         found: Positions = at[self.keys[at] == keys]
         return found
 
+    def of(self, keys: Keys) -> UnitRows:
+        """The rows of these keys, in order; UsageError when one is not here."""
+        at = np.searchsorted(self.keys, keys)
+        here = at < len(self.keys)
+        here[here] = self.keys[at[here]] == keys[here]
+        if not here.all():
+            raise UsageError(f"Key {keys[~here][0]} is not in the index.")
+        found: UnitRows = self.vectors[at]
+        return found
+
     def appended(self, keys: Keys, vectors: UnitRows, reserve: int = 0) -> Rows:
         """A view with more rows; this one stays as it is. UsageError, and nothing added, when the rows are not fit.
 
