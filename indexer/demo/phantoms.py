@@ -48,7 +48,7 @@ _RESOLUTIONS: dict[Size, _Resolution] = {"demo": _Resolution(288, 24, 128), "tin
 def generate(folder: Path, seed: int = 7, size: Size = "demo") -> Path:
     """Write the set under ``folder`` and give the path of its ``labels.csv``.
 
-    ``demo``: 64 patients, about 150 pictures and 40 volumes. ``tiny``: two patients of each kind, small images. The
+    ``demo``: 68 patients, 156 pictures and 48 volumes. ``tiny``: two patients of each kind, small images. The
     same seed and size give the same bytes. Files that are there already are written again.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -68,8 +68,8 @@ def report(exam: Exam) -> str:
         "size": f"{finding.size_mm:.0f}" if finding.size_mm else "",
     }
     seen = _SEEN.get(finding.name, "Normal appearance of the {part}.").format(**words)
-    absent = " ".join(text for name, text in _ABSENT[exam.organ].items() if name != finding.name)
+    absent = [text for name, text in _ABSENT[exam.organ].items() if name != finding.name]
     named = finding.name.replace("_", " ")
     impression = "No abnormality." if finding.name == "normal" else f"{named.capitalize()}."
     technique = _TECHNIQUE[exam.modality].format(**words)
-    return f"Synthetic phantom. {technique} Findings: {seen} {absent} Impression: {impression}"
+    return " ".join(["Synthetic phantom.", technique, "Findings:", seen, *absent, "Impression:", impression])
