@@ -41,9 +41,12 @@ def settings_of(home: Path | None, **given: Any) -> Settings:
     return Settings(**stated)
 
 
+WIDE = 240  # columns where nobody looks at a terminal: whole lines for pipes and files
+
+
 def out() -> Console:
-    """Where answers go. Plain and unwrapped when it is not a terminal, so that pipes get whole lines."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Where answers go."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def err() -> Console:

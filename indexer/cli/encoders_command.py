@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rich.table import Table
-
 from indexer.cli.console import Json, out, print_json
 from retrieval.encoders import known_encoders
 
@@ -16,17 +14,10 @@ def encoders(as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(entry) for entry in known])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("encoder", "dim", "input", "recipe", "text", "licence", "missing"):
-        table.add_column(name, overflow="fold")
     for entry in known:
-        table.add_row(
-            entry.spec,
-            str(entry.dim or "by weights"),
-            f"{entry.recipe.size[0]} x {entry.recipe.size[1]}" if entry.recipe else "by weights",
-            entry.recipe.name if entry.recipe else "by weights",
-            "yes" if entry.text else "",
-            entry.licence,
-            entry.missing or "nothing",
-        )
-    out().print(table)
+        size = f"{entry.recipe.size[0]} x {entry.recipe.size[1]}, recipe {entry.recipe.name}" if entry.recipe else ""
+        facts = [f"{entry.dim} numbers" if entry.dim else "", size, "text too" if entry.text else "", entry.licence]
+        out().print(entry.spec, style="bold", markup=False)
+        out().print("    " + "; ".join(fact for fact in facts if fact), markup=False)
+        if entry.missing:
+            out().print(f"    missing: {entry.missing}", markup=False)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from indexer.cli.console import out
-from retrieval.types import Case, Hit, SearchResult
+from retrieval.types import Hit, SearchResult
 
 EXCERPT = 240  # characters of a report
 
@@ -63,8 +63,11 @@ def print_result(result: SearchResult) -> None:
         console.print("No case qualifies: the gallery, the filter or the patient exclusion leaves none.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("#", "similarity", "percentile", "case", "kind", "modality", "body part", "labels", "slice", "source"):
-        table.add_column(name, overflow="fold" if name == "labels" else "ellipsis", no_wrap=name != "labels")
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("similarity", no_wrap=True)
+    table.add_column("case", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    table.add_column("labels", overflow="fold", ratio=1)
     for hit in result.hits:
         table.add_row(*_row(hit))
     console.print(table)
@@ -72,27 +75,19 @@ def print_result(result: SearchResult) -> None:
         console.print("No confident match: the best of these is no closer than random pairs of this gallery often are.")
     how = "every candidate scored" if result.exhaustive else "approximate"
     console.print(
-        f"{result.gallery_size:,} cases, {result.plan} ({how}), {result.took_ms:.1f} ms, encoder {result.fingerprint}"
+        f"In brackets: share of random pairs of this gallery that are less similar. {result.gallery_size:,} cases, "
+        f"{result.plan} ({how}), {result.took_ms:.1f} ms, {result.fingerprint}.",
     )
 
 
 def _row(hit: Hit) -> tuple[str, ...]:
     case, best = hit.case, hit.matches[0] if hit.matches else None
-    slices = f"{best.query_slice + 1}↔{best.hit_slice + 1}" if best and len(case.frames) > 1 else ""
+    slices = f"slice {best.query_slice + 1}↔{best.hit_slice + 1}" if best and len(case.frames) > 1 else ""
+    facts = (case.attributes.modality, case.attributes.body_part, case.kind.value, slices, case.attributes.source)
     return (
         str(hit.rank),
-        f"{hit.similarity:.3f}",
-        f"{hit.percentile:.1f}",
+        f"{hit.similarity:.3f} ({hit.percentile:.1f} %)",
         case.case_id,
-        case.kind.value,
-        case.attributes.modality,
-        case.attributes.body_part,
-        labels_text(case),
-        slices,
-        case.attributes.source,
+        " ".join(fact for fact in facts if fact),
+        ", ".join(f"{label.name}: {label.value}" for label in case.labels),
     )
-
-
-def labels_text(case: Case) -> str:
-    """``name: value`` pairs on one line."""
-    return ", ".join(f"{label.name}: {label.value}" for label in case.labels)

@@ -1,0 +1,167 @@
+"""The command line as a user has it: a process, its exit code, stdout for answers, stderr for problems."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.studies import write_pictures, write_series
+
+COMMAND = [sys.executable, "-c", "from indexer.cli import main; main()"]
+
+
+def precedent(*arguments: object, home: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PRECEDENT_")}
+    if home is not None:
+        environment["PRECEDENT_HOME"] = str(home)
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def answer(*arguments: object, home: Path, code: int = 0) -> Any:
+    return json.loads(precedent(*arguments, "--json", home=home, code=code).stdout)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of eight pictures and two series, with labels."""
+    root = tmp_path_factory.mktemp("cli")
+    write_pictures(root / "in" / "pictures", 8)
+    write_series(root / "in", 5, seed=1, patient="A")
+    write_series(root / "in", 5, seed=2, patient="B")
+    rows = "".join(f"pictures/{n:03d}.png,{'cyst' if n % 2 else 'mass'},P{n // 2},DX\n" for n in range(8))
+    (root / "in" / "labels.csv").write_text("path,finding,patient_id,modality\n" + rows)
+    report = answer(
+        "index", root / "in", "--labels", root / "in" / "labels.csv", "--source", "here", home=root / "home"
+    )
+    assert report["cases"]["added"] == 10 and report["files"] == {
+        "indexed": 18, "unchanged": 0, "skipped": 1, "no_pixels": 0, "failed": 0,
+    }  # fmt: skip
+    return root / "home"
+
+
+def test_search_with_a_file_a_case_and_a_folder(home: Path) -> None:
+    pictures = home.parent / "in" / "pictures"
+    found = answer("search", pictures / "000.png", "-k", 3, "--filter", "modality=DX", home=home)
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    assert all(hit["modality"] == "DX" and hit["source"] == "here" for hit in found["hits"])
+    by_id = answer("search", found["hits"][0]["case_id"], home=home)
+    assert found["hits"][0]["case_id"] not in [hit["case_id"] for hit in by_id["hits"]]
+    series = answer("search", home.parent / "in" / "even", "--group", "none", home=home)
+    assert series["warnings"] and series["hits"][0]["matches"]
+    text = precedent("search", pictures / "000.png", home=home).stdout
+    assert found["hits"][0]["case_id"] in text and "finding: " in text
+
+
+def test_every_refusal_is_a_sentence_on_stderr(home: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "x.png"
+    broken.write_bytes((home.parent / "in" / "pictures" / "000.png").read_bytes()[:200])
+    for arguments, code, words in (
+        (("search", "no-such-thing"), 2, "neither a file"),
+        (("search",), 2, "Expected either"),
+        (("search", broken), 1, ""),
+        (("search", broken, "--filter", "colour=red"), 2, "Unknown filter field"),
+        (("search", "--text", "a nodule"), 2, "text tower"),
+        (("index", tmp_path / "absent"), 2, "no file or folder"),
+        (("index", broken, "--encoder", "timm:resnet50"), 2, "another --home"),
+        (("rebuild", "--index", "abacus"), 2, "abacus"),
+        (("rebuild", "--rollback"), 2, "no earlier generation"),
+        (("keys", "revoke", "nobody"), 2, "No working key"),
+        (("serve", "--host", "0.0.0.0"), 2, "access keys"),
+    ):
+        done = precedent(*arguments, home=home, code=code)
+        assert words in done.stderr and done.stderr.startswith("precedent: ") and not done.stdout
+
+
+def test_wrong_options_are_usage_errors(home: Path) -> None:
+    assert "Usage" in precedent("search", "x", "--group", "family", home=home, code=2).stderr
+    assert "No such command" in precedent("serch", home=home, code=2).stderr
+
+
+def test_no_gallery_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    for command in ("stats", "verify", "rebuild"):
+        assert "precedent index" in precedent(command, home=tmp_path / "none", code=2).stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_failed_inputs_are_listed_and_the_rest_is_kept(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 3)
+    bad = tmp_path / "in" / "bad.png"
+    bad.write_bytes((tmp_path / "in" / "000.png").read_bytes()[:250])
+    done = precedent("index", tmp_path / "in", "--failures", tmp_path / "failures.jsonl", home=tmp_path / "h", code=1)
+    assert f"failed {bad}" in done.stderr
+    (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) == {"path", "sha256", "stage", "reason"}
+    assert answer("stats", home=tmp_path / "h")["state"]["size"] == 3
+
+
+def test_rebuild_verify_stats_and_rollback(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 6)
+    home = tmp_path / "h"
+    precedent("index", tmp_path / "in", home=home)
+    assert answer("rebuild", "--dry-run", home=home) == {"index": "exact", "count": 6, "dry_run": True}
+    first = answer("rebuild", home=home)["generation"]
+    second = answer("rebuild", "--index", "faiss", home=home)["generation"]
+    assert answer("stats", home=home)["state"]["generation"] == second
+    assert answer("rebuild", "--rollback", home=home)["generation"] == first
+    assert answer("verify", home=home)["ok"]
+    vectors = next(path for path in (home / "generations" / first).iterdir() if path.stat().st_size > 4000)
+    raw = bytearray(vectors.read_bytes())
+    raw[1000] ^= 1
+    vectors.chmod(0o644)
+    vectors.write_bytes(raw)
+    assert not answer("verify", home=home, code=1)["ok"]
+    assert answer("search", tmp_path / "in" / "000.png", home=home)["gallery_size"] == 6  # served from SQL meanwhile
+    assert answer("verify", "--repair", home=home)["ok"]
+    assert answer("verify", home=home)["ok"]
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 1)
+    home = tmp_path / "h"
+    precedent("index", tmp_path / "in", home=home)
+    made = answer("keys", "create", "reader", home=home)
+    assert made["scope"] == "read" and made["token"]
+    listed = precedent("keys", "list", "--json", home=home).stdout
+    assert made["token"] not in listed and json.loads(listed)[0]["name"] == "reader"
+    precedent("keys", "revoke", "reader", home=home)
+    assert json.loads(precedent("keys", "list", "--json", home=home).stdout)[0]["revoked_at"]
+
+
+def test_encoders_are_listed(tmp_path: Path) -> None:
+    specs = [entry["spec"] for entry in json.loads(precedent("encoders", "--json").stdout)]
+    assert "classical" in specs and any(spec.startswith("open_clip:") for spec in specs)
+    assert "classical" in precedent("encoders").stdout
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", 400)
+    environment = {**os.environ, "PRECEDENT_HOME": str(tmp_path / "h")}
+    run = subprocess.Popen(
+        [*COMMAND, "index", tmp_path / "in", "--json"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(400):  # until the first transaction is there
+        time.sleep(0.05)
+        if (tmp_path / "h" / "catalog.sqlite3").exists() and answer("stats", home=tmp_path / "h")["state"]["size"]:
+            break
+    run.send_signal(signal.SIGINT)
+    out, errors = run.communicate(timeout=60)
+    assert "Traceback" not in errors
+    kept = answer("stats", home=tmp_path / "h")["state"]["size"]
+    assert kept > 0
+    if run.returncode == 130:
+        assert json.loads(out)["interrupted"] is True
+    assert answer("index", tmp_path / "in", home=tmp_path / "h")["cases"]["added"] == 400 - kept
