@@ -49,10 +49,9 @@ class Condition:
         return cls(name.strip(), frozenset(value.strip() for value in values.split("|")))
 
     def holds(self, facts: RowFacts) -> bool:
-        said = {label.value for label in facts.labels if label.name == self.name}
-        if self.name in _ATTRIBUTES:
-            said.add(getattr(facts.attributes, self.name))
-        return bool(said & self.values)
+        """Capitals do not matter: CHEST and chest are one body part."""
+        said = {value.casefold() for value in _values(facts, self.name)}
+        return bool(said & {value.casefold() for value in self.values})
 
     def __str__(self) -> str:
         return f"{self.name}={'|'.join(sorted(self.values))}"

@@ -58,7 +58,7 @@ def ndcg_at(ranked: Ranked, totals: Counts, k: int) -> Scores:
     """nDCG@k [queries], binary gains, discount ``1 / log2(rank + 1)``, over the ideal ranking of the whole gallery."""
     _check_k(k)
     discounts = _discounts(k)
-    gain = ranked[:, :k] @ discounts[: min(k, ranked.shape[1])]
+    gain = (ranked[:, :k] * discounts[: min(k, ranked.shape[1])]).sum(axis=1)  # not @: whose sums depend on the block
     return _share(gain, _ideal(totals, discounts))
 
 
