@@ -2,7 +2,8 @@
 
 * A frame that is not part of a stack in space (X-ray, ultrasound, photograph) is an IMAGE.
 * Parallel CT/MR/PET/NM slices are a VOLUME, ordered by position; a stack of one slice is an IMAGE.
-* A multi-frame file without geometry (a cine loop) is a VOLUME in the order of time.
+* A multi-frame file without geometry (a cine loop), or slices that stay at one position, are a VOLUME in the order of
+  time.
 * A series that holds several stacks (orientations, sizes, echoes, b-values, far-apart places) gives one case each, the
   largest first; repetitions of one volume in time give one case, of the first complete one.
 """

@@ -20,9 +20,9 @@ def stack_warnings(stack: Stack) -> tuple[str, ...]:
             f"The series repeats its positions: {stack.volumes} volumes (points in time or repetitions), "
             "the first complete one is used."
         )
-    if 1 < len(stack.slices) < FEW_SLICES:
-        found.append(f"The stack has only {len(stack.slices)} slices.")
-    if (step := stack.step) is not None and step > 0:
+    if (step := stack.step) is not None:
+        if len(stack.slices) < FEW_SLICES:
+            found.append(f"The stack has only {len(stack.slices)} slices.")
         found += _spacing_warnings(stack.steps, step)
         if (tilt := tilt_degrees(stack)) > TILTED_DEGREES:
             found.append(f"The slices are sheared by {tilt:.1f} degrees (gantry tilt): they are used as they are.")

@@ -9,7 +9,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
@@ -34,7 +34,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Slices in ascending position, one for each; ``unused``: repetitions left out; ``volumes``: how many there are."""
+    """Slices in ascending position, one for each; ``unused``: repetitions left out; ``volumes``: how many there are.
+
+    A stack that stays at one position is a cine: all its frames, in the order of time.
+    """
 
     slices: tuple[Slice, ...]
     unused: tuple[Slice, ...] = ()
@@ -46,8 +49,8 @@ class Stack:
 
     @property
     def step(self) -> float | None:
-        """The usual distance between neighbours (mm), None for a single slice."""
-        return median(self.steps) if len(self.slices) > 1 else None
+        """The usual distance between neighbours (mm), None for a single slice or a cine."""
+        return (median(self.steps) or None) if len(self.slices) > 1 else None
 
 
 def contrast_of(stack: str) -> str:
@@ -175,6 +178,9 @@ def _fold(slices: list[Slice], scans: Sequence[Scan]) -> Stack:
         scan = scans[each.scan]
         return (time_of(each.plane.stack), scan.instance_number or 0, scan.sha256, each.frame)
 
+    if len(groups) == 1:
+        still = groups[0][0].position
+        return Stack(tuple(replace(each, position=still) for each in sorted(slices, key=age)))
     times = sorted({time_of(each.plane.stack) for each in slices})
     chosen: list[Slice] = []
     for time in times:

@@ -212,6 +212,14 @@ def test_repetitions_give_the_first_complete_volume() -> None:
     assert len(plan.skipped) == 7
 
 
+def test_a_cine_at_one_position_keeps_all_its_frames_in_time() -> None:
+    phases = [slice_at(n, (0, 0, 12.0), stack=f"t={9 - n}") for n in range(5)]
+    plan = only(phases)
+    assert plan.kind == CaseKind.VOLUME
+    assert [plan.scans[frame.file].instance_number for frame in plan.frames] == [4, 3, 2, 1, 0]
+    assert (plan.slice_spacing_mm, plan.warnings, plan.skipped) == (None, (), ())
+
+
 def test_repetitions_without_a_time_go_by_instance_number() -> None:
     plan = only([*stack_of([0, 3, 6, 9], first=100), *stack_of([0, 3, 6, 9])])
     assert {scan.instance_number for scan in plan.scans} == {0, 1, 2, 3}

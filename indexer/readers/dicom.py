@@ -202,7 +202,7 @@ def _open(structure: Structure, header: Dataset, limits: Limits) -> _Opened:
                 )
         planes = mosaic.planes if mosaic else () if is_mosaic(header) else planes_of(header, count)
         attributes, declared = attributes_of(header), declared_labels(header)
-        if attributes.modality == "CT" and not _states_rescale(header, groups):
+        if attributes.modality == "CT" and frames.form.samples == 1 and not _states_rescale(header, groups):
             warnings.append("The CT states no rescale: its values may not be Hounsfield units.")
     return _Opened(header, frames, attributes, declared, spacing, planes, mosaic, tuple(warnings), groups)
 

@@ -17,6 +17,7 @@ from indexer.sources import Plane
 
 _SIEMENS_B = re.compile(r"ep_b(\d{1,5})")
 _CONTRAST_FRAME_TYPES = frozenset({"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"})
+_COMPLEX = frozenset({"MAGNITUDE", "PHASE", "REAL", "IMAGINARY"})
 _DIXON = frozenset({"W", "F", "IP", "OP", "WATER", "FAT", "IN_PHASE", "OUT_PHASE", "FAT_FRACTION"})
 
 
@@ -136,7 +137,7 @@ def _enhanced_stack(group: tuple[Dataset | None, Dataset | None]) -> str:
         ("stack", stack if stack.isalnum() and (len(stack) <= 2 or stack.isdecimal()) else None),
         ("echo", values.number(echo, "EffectiveEchoTime") if echo is not None else None),
         ("b", values.number(diffusion, "DiffusionBValue") if diffusion is not None else None),
-        ("type", _contrast_type(values.texts(kind, "FrameType") if kind is not None else ())),
+        ("type", _frame_contrast(kind)),
         ("t", time),
     ]
     return _join(facts)
@@ -146,6 +147,14 @@ def _contrast_type(image_type: Sequence[str]) -> str | None:
     """The part of an ImageType that makes another picture of the same slice: magnitude or phase, Dixon water or fat."""
     named = [each for each in image_type[2:] if each in _CONTRAST_FRAME_TYPES or each in _DIXON]
     return "+".join(named) or None
+
+
+def _frame_contrast(kind: Dataset | None) -> str | None:
+    """Complex Image Component (PS3.3 C.8.13.3.1) where it tells magnitude from phase, else as in an ImageType."""
+    if kind is None:
+        return None
+    component = values.text(kind, "ComplexImageComponent")
+    return component if component in _COMPLEX else _contrast_type(values.texts(kind, "FrameType"))
 
 
 def _join(facts: Iterable[tuple[str, float | str | None]]) -> str:

@@ -109,6 +109,7 @@ class _Walk:
         self.size = file.seek(0, os.SEEK_END)
         self.implicit, self.little = False, True
         self.media_class = ""
+        self.private: list[tuple[int, int]] = []  # spans of private elements inside the sequence just skipped
 
     def run(self, wanted: frozenset[int]) -> Structure:
         syntax = self._read_meta()
@@ -124,6 +125,7 @@ class _Walk:
                 if syntax == DEFLATED:
                     break  # inflating the pixels is for ``read``, which then knows how many bytes to expect
                 continue
+            self.private.clear()
             self._skip_value(token, 1)
             if token.tag in wanted:
                 self._keep(token, kept)
@@ -223,7 +225,10 @@ class _Walk:
             self.file.seek(at)
             implicit = self.implicit or not (peek[4:6].isalpha() and peek[4:6].isupper())
             while (token := self._next(implicit)) is not None and token.tag != _ITEM_END:
+                outer = len(self.private)
                 self._skip_value(token, depth + 1)
+                if token.tag >> 16 & 1:
+                    self.private[outer:] = [(token.start, self.file.tell())]
             if token is None:
                 self._truncated(self.file.tell())
 
@@ -256,7 +261,11 @@ class _Walk:
         after = self.file.tell()
         if len(kept) + after - token.start > HEADER_BYTES:
             raise LimitExceeded("scan", f"The header's elements are over the limit of {HEADER_BYTES} bytes in all.")
-        kept += self._bytes(token.start, after - token.start)
+        at = token.start
+        for start, end in self.private:  # their enclosing lengths are all undefined, so nothing else need change
+            kept += self._bytes(at, start - at)
+            at = end
+        kept += self._bytes(at, after - at)
         self.file.seek(after)
 
     def _bytes(self, offset: int, length: int) -> bytes:
