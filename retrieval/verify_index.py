@@ -17,7 +17,7 @@ from retrieval.manifest import Facts, Manifest
 from retrieval.replay import VectorSource
 from retrieval.types import Keys, UnitRows
 
-PROBES = 200
+PROBES = 32  # searches, each of which may go through the whole index
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,6 @@ class Comparison:
     wrong: int = 0
     unfindable: int = 0
     _seen: npt.NDArray[np.bool_] = field(init=False)
-    _probed: int = 0
 
     def __post_init__(self) -> None:
         self._seen = np.zeros(len(self.index), bool)
@@ -108,7 +107,7 @@ class Comparison:
         keys, vectors = keys[here], vectors[here]
         same = (self.index.vectors(keys) == vectors).all(axis=1)
         self.wrong += int((~same).sum())
-        self._probe(vectors[same])
+        self._probe(keys[same], vectors[same])
 
     def skip(self, keys: Keys) -> None:
         """Keys whose vector in the database is not fit to be compared."""
@@ -132,10 +131,10 @@ class Comparison:
         self._seen[at[here]] = True
         return here
 
-    def _probe(self, vectors: UnitRows) -> None:
-        """A few of each batch must be found by a search: the codes belong to the rows."""
-        asked = vectors[:: max(1, len(vectors) // 8)][: max(0, PROBES - self._probed)]
+    def _probe(self, keys: Keys, vectors: UnitRows) -> None:
+        """A few, evenly spread, must be found by a search: the codes of a compressed index belong to its rows."""
+        every = max(1, len(self.index) // PROBES)
+        asked = vectors[np.searchsorted(self.index.keys(), keys) % every == 0]
         if len(asked):
             _, similarities = self.index.search(asked, 1)
             self.unfindable += int((similarities[:, 0] < 0.99).sum())
-            self._probed += len(asked)
