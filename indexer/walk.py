@@ -38,10 +38,10 @@ def walk(paths: Sequence[Path], limits: Limits | None = None) -> Iterator[Source
 
 def _distinct(paths: Sequence[Path]) -> list[Path]:
     """Without repetitions and without what lies in another of the folders."""
-    absolute = {path.absolute(): path for path in reversed(paths)}
-    return [
-        path for place, path in reversed(absolute.items()) if not any(parent in absolute for parent in place.parents)
-    ]
+    places: dict[Path, Path] = {}
+    for path in paths:
+        places.setdefault(path.absolute(), path)
+    return [path for place, path in places.items() if not any(parent in places for parent in place.parents)]
 
 
 def _folder(folder: Path) -> Iterator[Path]:

@@ -171,16 +171,12 @@ def open_archive(path: Path, limits: Limits) -> zipfile.ZipFile:
 @functools.lru_cache(maxsize=4)
 def _archive(path: Path, identity: tuple[int, ...], limits: Limits) -> zipfile.ZipFile:
     """Kept open, as the members of one archive are read one after another and its directory may be long."""
-    stream = open_file(path, limits)
     try:
-        _check_directory(stream, limits)
-        archive = zipfile.ZipFile(stream)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        stream.close()
+        with open_file(path, limits) as stream:
+            _check_directory(stream, limits)
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
         raise RejectedInput("sniff", "The zip archive is damaged: its directory can't be read.") from error
-    except RejectedInput:
-        stream.close()
-        raise
     total = sum(info.file_size for info in archive.infolist())
     if total > limits.unpacked_bytes:
         raise LimitExceeded(

@@ -16,8 +16,9 @@ from indexer.readers.voxels import Packing
 from indexer.sources import Source
 from retrieval.errors import RejectedInput
 
-_LINE = re.compile(rb"[ \t]*([A-Za-z_][A-Za-z0-9_ ]*?)[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*\r?\n")
-_KNOWN_FIRST = {"ObjectType", "NDims", "Comment", "ObjectSubType", "TransformType", "Name", "ID", "DimSize"}
+_LINE = re.compile(rb"[ \t]*([A-Za-z_][A-Za-z0-9_ ]*?)[ \t]*[=:][ \t]*([^\r\n]*?)[ \t]*(?:\r?\n)?")
+_AXES = re.compile(rb"^[ \t]*NDims[ \t]*[=:]", re.MULTILINE)
+_IMAGE = re.compile(rb"^[ \t]*(ObjectType|DimSize|ElementType|ElementDataFile)[ \t]*[=:]", re.MULTILINE)
 _TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -36,13 +37,8 @@ _MOST_AXES = 5
 
 
 def is_metaimage(head: bytes) -> bool:
-    """By its first line, and by a second key that only an image has."""
-    first = _LINE.match(head)
-    return (
-        first is not None
-        and first[1].decode("ascii") in _KNOWN_FIRST
-        and (b"DimSize" in head or b"ElementDataFile" in head or b"NDims" in head)
-    )
+    """By the number of axes and one more key, in whatever order: there is no signature."""
+    return _AXES.search(head) is not None and _IMAGE.search(head) is not None
 
 
 def header(source: Source, head: bytes, limits: Limits) -> VolumeHeader:
@@ -90,19 +86,18 @@ def _fields(head: bytes) -> tuple[dict[str, str], int]:
     """The fields, and where the line of ``ElementDataFile``, which must come last, ends."""
     fields: dict[str, str] = {}
     position = 0
-    while (line := _LINE.match(head, position)) is not None:
+    while position < len(head):
+        newline = head.find(b"\n", position)
+        end = len(head) if newline < 0 else newline + 1
+        line = _LINE.fullmatch(head, position, end)
+        position = end
+        if line is None:
+            continue  # a comment, a blank line
         name = line[1].decode("ascii")
         fields[name] = line[2].decode("latin-1")
-        position = line.end()
         if name == "ElementDataFile":
             return fields, position
-    last = re.match(rb"[ \t]*ElementDataFile[ \t]*=[ \t]*([^\r\n]+?)[ \t]*$", head[position:])
-    if last is None:
-        raise RejectedInput(
-            "scan", "The MetaImage header has no ElementDataFile line at its end: it is damaged or cut off."
-        )
-    fields["ElementDataFile"] = last[1].decode("latin-1")
-    return fields, len(head)
+    raise RejectedInput("scan", "The MetaImage header has no ElementDataFile line: it is damaged or cut off.")
 
 
 def _dtype(fields: dict[str, str]) -> np.dtype[Any]:

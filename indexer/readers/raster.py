@@ -31,6 +31,8 @@ class RasterReader:
     format = "raster"
 
     def can_read(self, head: bytes, name: str) -> bool:
+        if head[128:132] == b"DICM":  # a DICOM file may carry a TIFF header in its preamble (PS3.10 7.1)
+            return False
         return (
             head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"))
             or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
@@ -45,7 +47,7 @@ class RasterReader:
         with open_source(source, limits) as stream, _opened(stream, limits) as picture:
             frames = _frames(picture)
             columns, rows = picture.size
-            if picture.getexif().get(_ORIENTATION) in _TURNED:
+            if _orientation(picture) in _TURNED:
                 rows, columns = columns, rows
             limits.check_frame(rows, columns, frames)
         sha256, size = digest(source, limits)
@@ -79,6 +81,16 @@ def _opened(stream: object, limits: Limits) -> Pillow.Image:
 def _frames(picture: Pillow.Image) -> int:
     """Pages of a TIFF; every other format gives its first picture, animated or not."""
     return int(getattr(picture, "n_frames", 1)) if picture.format == "TIFF" else 1
+
+
+def _orientation(picture: Pillow.Image) -> object:
+    """Of the header alone: asking Pillow for a PNG's EXIF would decode its pixels."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return None
+    try:
+        return picture.getexif().get(_ORIENTATION)
+    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError) as error:
+        raise RejectedInput("scan", "The picture's EXIF data is damaged.") from error
 
 
 def _decoded(picture: Pillow.Image, index: int, limits: Limits) -> Pixels:

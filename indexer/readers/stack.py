@@ -97,7 +97,8 @@ class Stack:
 
     def frame(self, voxels: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
         """Frame ``index`` as displayed, [rows, columns] or [rows, columns, 3], values untouched."""
-        cut = np.take(voxels, self.frames - 1 - index if self.reversed else index, axis=self.axis)
+        chosen = self.frames - 1 - index if self.reversed else index
+        cut = voxels[(slice(None),) * self.axis + (chosen,)]  # a view; np.take would copy the whole volume first
         if self.transposed:
             cut = cut.swapaxes(0, 1)
         return np.ascontiguousarray(cut[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1])

@@ -114,7 +114,7 @@ def _unpacked(block: VoxelBlock, limits: Limits) -> Iterator[bytes]:
         packed = stream.seek(0, os.SEEK_END) - block.start
         stream.seek(block.start)
         if block.packing in (Packing.TEXT, Packing.HEX):
-            yield from _written_out(block, stream, limits)
+            yield from _written_out(block, stream)
             return
         reader = _reader(block.packing, stream, packed, limits)
         skip = block.skip
@@ -166,9 +166,9 @@ class _Inflating:
         return b""
 
 
-def _written_out(block: VoxelBlock, stream: BinaryIO, limits: Limits) -> Iterator[bytes]:
+def _written_out(block: VoxelBlock, stream: BinaryIO) -> Iterator[bytes]:
     """Values written as text: decimal numbers, or the bytes in hexadecimal."""
-    text = stream.read(limits.file_bytes)
+    text = stream.read()  # at most file_bytes: checked when it was opened
     try:
         if block.packing is Packing.HEX:
             data = bytes.fromhex(text.decode("ascii"))

@@ -1,0 +1,404 @@
+"""The sandbox: order, limits, death of workers, and that nothing outlives the parent."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from indexer.limits import Limits
+from indexer.sandbox import Sandbox
+from indexer.sandbox_wire import WireError, frame_message, frame_of, plain, rebuild, receive, send
+from indexer.sources import Frame, Plane, Rejection, Scan, Source, Wanted
+from retrieval.errors import LimitExceeded, PrecedentError, RejectedInput
+from retrieval.types import Attributes, Image
+from tests.volume_files import write_nifti
+
+
+def picture(path: Path, value: int, side: int = 16) -> Source:
+    Pillow.fromarray(np.full((side, side), value, np.uint8)).save(path)
+    return Source(path)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A gzipped volume that takes long enough to decode for a signal to arrive in the middle."""
+    path = tmp_path_factory.mktemp("large") / "large.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 1000, (256, 256, 200), np.int16)
+    write_nifti(path, noise, np.diag([1.0, 1.0, 1.0, 1.0]))
+    return Source(path)
+
+
+def worker_pids() -> list[int]:
+    """The workers of the sandbox opened last: children of our youngest template."""
+    templates = [child for child in psutil.Process().children() if "indexer.sandbox_worker" in child.cmdline()]
+    youngest = max(templates, key=lambda template: (template.create_time(), template.pid))
+    return [worker.pid for worker in youngest.children()]
+
+
+def test_answers_come_in_the_order_of_the_requests(sandbox: Sandbox, tmp_path: Path) -> None:
+    sources = [picture(tmp_path / f"{value:03}.png", value, 8 + value % 200) for value in range(60)]
+    scans = list(sandbox.scan(sources))
+    assert [scan.source for scan in scans] == sources
+    frames = list(sandbox.read(Wanted(source, "raster") for source in sources))
+    assert [int(frame.image.pixels[0, 0]) for frame in frames if isinstance(frame, Frame)] == list(range(60))
+
+
+def test_an_endless_input_is_consumed_only_a_little_ahead(tmp_path: Path) -> None:
+    source = picture(tmp_path / "one.png", 7)
+    taken = itertools.count()
+
+    def endless() -> Iterator[Source]:
+        while True:
+            next(taken)
+            yield source
+
+    with Sandbox(2, Limits()) as sandbox:
+        answers = sandbox.scan(endless())
+        for _ in range(50):
+            assert isinstance(next(answers), Scan)
+        answers.close()  # type: ignore[attr-defined]
+        assert next(taken) < 50 + 16
+        assert sandbox.scan_one(source).rows == 16  # and the workers are free again
+
+
+def test_a_volume_streams_and_its_worker_waits(tmp_path: Path) -> None:
+    path = tmp_path / "slabs.nii"
+    voxels = np.arange(200, dtype=np.int16)[None, None, :] * np.ones((256, 256, 1), np.int16)
+    write_nifti(path, voxels, np.diag([1.0, 1.0, 1.0, 1.0]))  # 26 MB: more than what may wait
+    with Sandbox(1, Limits()) as sandbox:
+        stream = sandbox.read([Wanted(Source(path), "nifti")])
+        values = [int(frame.image.pixels[0, 0]) for frame in stream if isinstance(frame, Frame)]
+        assert values == list(range(200))
+        stream = sandbox.read([Wanted(Source(path), "nifti", (7, 3))])
+        assert [frame.index for frame in stream if isinstance(frame, Frame)] == [7, 3]
+
+
+def test_leaving_a_stream_early_frees_its_worker(tmp_path: Path, large: Source) -> None:
+    with Sandbox(1, Limits()) as sandbox:
+        stream = sandbox.read([Wanted(large, "nifti")] * 3)
+        assert isinstance(next(stream), Frame)
+        stream.close()  # type: ignore[attr-defined]
+        assert sandbox.scan_one(picture(tmp_path / "after.png", 1)).format == "raster"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGFPE, signal.SIGKILL])
+def test_a_worker_killed_while_it_decodes_costs_only_its_file(
+    tmp_path: Path, large: Source, number: signal.Signals
+) -> None:
+    others = [picture(tmp_path / f"{value}.png", value) for value in range(5)]
+    with Sandbox(1, Limits()) as sandbox:
+        sandbox.scan_one(others[0])
+        (pid,) = worker_pids()
+        psutil.Process(pid).suspend()  # so that the signal finds it with the large file in hand
+        answers = sandbox.scan([large, *others])
+        killer = threading.Timer(0.2, lambda: (os.kill(pid, number), os.kill(pid, signal.SIGCONT)))
+        killer.start()
+        first = next(answers)
+        killer.join()
+        assert isinstance(first, Rejection)
+        assert number.name in first.reason
+        assert len(first.sha256) == 64
+        assert [scan.format for scan in answers if isinstance(scan, Scan)] == ["raster"] * 5
+
+
+def test_a_file_over_its_time_is_stopped(large: Source, tmp_path: Path) -> None:
+    with (
+        Sandbox(1, Limits(seconds=0.05)) as sandbox,
+        pytest.raises(LimitExceeded, match=r"longer than 0.05 s \(task_seconds\)"),
+    ):
+        sandbox.read_one(Wanted(large, "nifti"))
+    with Sandbox(1, Limits()) as sandbox:
+        assert sandbox.scan_one(large).frames == 200
+
+
+def test_time_spent_by_the_caller_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "slow-caller.nii"
+    write_nifti(path, np.zeros((512, 512, 60), np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))
+    with Sandbox(1, Limits(seconds=2.0)) as sandbox:
+        stream = sandbox.read([Wanted(Source(path), "nifti")])
+        next(stream)
+        time.sleep(2.5)
+        assert sum(isinstance(frame, Frame) for frame in stream) == 59
+
+
+def test_memory_is_bounded_and_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "big.nii.gz"
+    write_nifti(path, np.zeros((512, 512, 480), np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))  # 240 MB unpacked
+    with Sandbox(1, Limits(memory_bytes=256 << 20)) as sandbox, pytest.raises(LimitExceeded, match="worker_memory_mb"):
+        sandbox.read_one(Wanted(Source(path), "nifti", (0,)))
+
+
+def test_many_threads_share_the_workers(sandbox: Sandbox, tmp_path: Path) -> None:
+    sources = [picture(tmp_path / f"{value}.png", value) for value in range(8)]
+    wrong: list[int] = []
+
+    def ask(value: int) -> None:
+        for _ in range(10):
+            (image,) = sandbox.read_one(Wanted(sources[value], "raster"))
+            if int(image.pixels[0, 0]) != value:
+                wrong.append(value)
+
+    threads = [threading.Thread(target=ask, args=(value,)) for value in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_closed_sandbox_says_so(tmp_path: Path) -> None:
+    sandbox = Sandbox(1, Limits())
+    sandbox.scan_one(picture(tmp_path / "one.png", 1))
+    sandbox.close()
+    with pytest.raises(PrecedentError, match="closed"):
+        sandbox.scan_one(Source(tmp_path / "one.png"))
+    sandbox.close()
+
+
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    source = picture(tmp_path / "one.png", 1)
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from indexer.limits import Limits; from indexer.sandbox import Sandbox; from indexer.sources import Source\n"
+        "sandbox = Sandbox(1, Limits()); sandbox.scan_one(Source(Path(sys.argv[1]))); print('up', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(source.path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert len(family) == 2  # the template and one worker
+        parent.kill()
+        parent.wait()
+        gone, alive = psutil.wait_procs(family, timeout=10)
+        assert len(gone) == 2
+        assert not alive
+
+
+def test_the_environment_of_a_worker_holds_no_secret(tmp_path: Path) -> None:
+    program = (
+        "import sys, os, psutil; from pathlib import Path\n"
+        "from indexer.limits import Limits; from indexer.sandbox import Sandbox; from indexer.sources import Source\n"
+        "with Sandbox(1, Limits()) as sandbox:\n"
+        "    sandbox.scan_one(Source(Path(sys.argv[1])))\n"
+        "    for child in psutil.Process().children(recursive=True): print(sorted(child.environ()))\n"
+        "print('torch' in sys.modules, 'SimpleITK' in sys.modules)\n"
+    )
+    source = picture(tmp_path / "one.png", 1)
+    environment = {**os.environ, "PRECEDENT_DATABASE_URL": "postgresql://user:secret@host/db"}
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(source.path)], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = told.stdout.splitlines()
+    assert len(lines) == 3
+    assert "PRECEDENT_DATABASE_URL" not in told.stdout
+    assert "OMP_NUM_THREADS" in lines[0]
+    assert lines[2] == "False False"
+
+
+# --- bombs -----------------------------------------------------------------------------------------------------------
+
+
+def refused(sandbox: Sandbox, source: Source) -> str:
+    """The reason, after a check that no worker grew beyond 256 MB for it."""
+    try:
+        scan = sandbox.scan_one(source)
+        sandbox.read_one(Wanted(source, scan.format))
+    except RejectedInput as error:
+        for pid in worker_pids():
+            peak = Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]
+            assert int(peak) < 256 << 10
+        return error.reason
+    raise AssertionError("it was not refused")
+
+
+@pytest.fixture
+def fresh() -> Iterator[Sandbox]:
+    with Sandbox(1, Limits()) as opened:
+        yield opened
+
+
+def nifti_header(shape: tuple[int, ...], bits: int = 16) -> bytearray:
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, len(shape), *shape, *[1] * (7 - len(shape)))
+    struct.pack_into("<2h", header, 70, 4, bits)
+    struct.pack_into("<8f", header, 76, *[1.0] * 8)
+    struct.pack_into("<f", header, 108, 352.0)
+    header[344:348] = b"n+1\x00"
+    return header
+
+
+def test_a_tiny_gzip_that_declares_gigabytes(fresh: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(bytes(nifti_header((1000, 1000, 500)))))
+    assert "truncated" in refused(fresh, Source(path))
+
+
+def test_a_gzip_that_goes_on_behind_the_image(fresh: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(bytes(nifti_header((4, 4, 4))) + bytes(128) + bytes(300 << 20), 1))
+    assert "past the declared image" in refused(fresh, Source(path))
+
+
+def test_a_header_over_the_limits(fresh: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "huge.nii"
+    path.write_bytes(bytes(nifti_header((30000, 30000, 2))))
+    assert "max_megapixels" in refused(fresh, Source(path))
+    path.write_bytes(bytes(nifti_header((2000, 2000, 2000))))
+    assert "max_voxels_million" in refused(fresh, Source(path))
+    path.write_bytes(b"NRRD0004\ntype: double\ndimension: 3\nsizes: 900000 900000 900000\nencoding: raw\n\n")
+    assert "max_megapixels" in refused(fresh, Source(path))
+
+
+def test_a_png_that_declares_too_many_pixels(fresh: Sandbox, tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
+    data = zlib.compress(bytes(1 << 20), 9)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    assert "max_megapixels" in refused(fresh, Source(path))
+
+
+def test_zip_bombs(fresh: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.nii", bytes(nifti_header((4, 4, 4))) + bytes(64 << 20))
+    with Sandbox(1, Limits(ratio=500.0)) as strict:
+        assert "over the limit of 500 to 1" in refused(strict, Source(path, "zeros.nii"))
+    with Sandbox(1, Limits(unpacked_bytes=1 << 20)) as strict:
+        assert "unpacked bytes" in refused(strict, Source(path, "zeros.nii"))
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(300):
+            archive.writestr(str(number), b"")
+    with Sandbox(1, Limits(zip_members=300)) as exact:
+        assert refused(exact, Source(path, "7")) == "The file is empty."
+    with Sandbox(1, Limits(zip_members=299)) as strict:
+        assert "the limit is 299" in refused(strict, Source(path, "7"))
+
+
+def test_a_zip_member_that_lies_about_its_size(fresh: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.nii", bytes(nifti_header((4, 4, 4))) + bytes(20 << 20))
+    whole = path.read_bytes()
+    real = struct.pack("<I", 352 + (20 << 20))
+    path.write_bytes(whole.replace(real, struct.pack("<I", 1000)))
+    assert "damaged" in refused(fresh, Source(path, "a.nii"))
+
+
+def test_file_size_at_the_limit_and_one_past_it(tmp_path: Path) -> None:
+    source = picture(tmp_path / "one.png", 1)
+    size = source.path.stat().st_size
+    with Sandbox(1, Limits(file_bytes=size)) as exact:
+        assert exact.scan_one(source).bytes == size
+    with Sandbox(1, Limits(file_bytes=size - 1)) as strict, pytest.raises(LimitExceeded, match="max_file_mb"):
+        strict.scan_one(source)
+
+
+def test_a_pipe_and_a_missing_file_are_refused_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("pipe", "regular file"), ("gone.dcm", "can't be opened"), ("", "regular file")):
+        with pytest.raises(RejectedInput, match=reason):
+            sandbox.scan_one(Source(tmp_path / name))
+
+
+# --- the wire --------------------------------------------------------------------------------------------------------
+
+SCAN = Scan(
+    source=Source(Path("a"), "b"),
+    format="dicom",
+    sha256="0" * 64,
+    bytes=3,
+    frames=1,
+    planes=(Plane((0.0, 1.0, 2.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),),
+    attributes=Attributes(age=61.5),
+    declared=(("series", "AX T2"),),
+    companions=(Path("c"),),
+)
+
+
+def test_a_scan_survives_the_wire() -> None:
+    assert rebuild(Scan, json.loads(json.dumps(plain(SCAN)))) == SCAN
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(sorted(plain(SCAN))), JSON_VALUES)
+@settings(max_examples=300)
+def test_a_worker_can_not_smuggle_other_types(field: str, value: object) -> None:
+    message = plain(SCAN) | {field: value}
+    try:
+        scan = rebuild(Scan, message)
+    except WireError:
+        return
+    if field != "companions":  # Path("") is Path(".")
+        assert plain(scan)[field] == value  # what passes is exactly what was declared
+    assert isinstance(getattr(scan, field), (type(getattr(SCAN, field)), tuple, type(value)))
+
+
+def test_pixels_that_do_not_fit_their_description() -> None:
+    image = Image(np.arange(12, dtype=np.uint16).reshape(3, 4), spacing=(0.5, 0.5))
+    header, blob = frame_message(2, image)
+    index, back = frame_of(header, bytearray(blob))
+    assert index == 2
+    assert back.spacing == (0.5, 0.5)
+    np.testing.assert_array_equal(back.pixels, image.pixels)
+    for change in (
+        {"dtype": "object"},
+        {"shape": [3, 5]},
+        {"shape": [-3, -4]},
+        {"shape": [3, 4, 3]},
+        {"dtype": "float64"},
+    ):
+        with pytest.raises(WireError):
+            frame_of(header | change, bytearray(blob))
+    with pytest.raises(ValueError, match="float64"):
+        frame_message(0, replace(image, pixels=np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack("!IQ", 2, 1 << 40) + b"{}",
+        struct.pack("!IQ", 0xFFFFFFFF, 0),
+        struct.pack("!IQ", 2, 0) + b"[]",
+        struct.pack("!IQ", 3, 0) + b"\xff\xff\xff",
+        struct.pack("!IQ", 20000, 0) + b"[" * 20000,
+    ],
+)
+def test_messages_that_are_not_the_protocol(sent: bytes) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(sent)
+        with pytest.raises(WireError):
+            receive(here, 1 << 20)
+        send(there, {"kind": "end"})
