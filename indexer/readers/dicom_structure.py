@@ -93,25 +93,28 @@ def _plausible(head: bytes, implicit: bool, little: bool) -> bool:
 
 
 def walk(file: BinaryIO, wanted: Collection[int], limits: Limits) -> Structure:
-    """Walk ``file``, keeping the top-level elements whose tags are in ``wanted``.
+    """Walk ``file``, keeping the elements whose tags are in ``wanted``, at the top and inside kept sequences.
+
+    (Items of defined length are kept whole: their length could not be changed otherwise.)
 
     Raises RejectedInput when the file is cut short or its structure makes no sense, LimitExceeded past a limit.
     """
-    return _Walk(file, limits).run(frozenset(wanted))
+    return _Walk(file, frozenset(wanted), limits).run()
 
 
 class _Walk:
     """One pass over one file: a cursor and what was found so far."""
 
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, wanted: frozenset[int], limits: Limits) -> None:
         self.file = file
         self.limits = limits
         self.size = file.seek(0, os.SEEK_END)
         self.implicit, self.little = False, True
         self.media_class = ""
-        self.private: list[tuple[int, int]] = []  # spans of private elements inside the sequence just skipped
+        self.unwanted: list[tuple[int, int]] = []  # spans of unwanted elements inside the sequence just skipped
+        self.wanted = wanted
 
-    def run(self, wanted: frozenset[int]) -> Structure:
+    def run(self) -> Structure:
         syntax = self._read_meta()
         if syntax == DEFLATED:
             self.file = Inflated(self.file, self.file.tell(), HEADER_BYTES)  # type: ignore[assignment]
@@ -125,9 +128,9 @@ class _Walk:
                 if syntax == DEFLATED:
                     break  # inflating the pixels is for ``read``, which then knows how many bytes to expect
                 continue
-            self.private.clear()
+            self.unwanted.clear()
             self._skip_value(token, 1)
-            if token.tag in wanted:
+            if token.tag in self.wanted:
                 self._keep(token, kept)
         return Structure(self.file, syntax, self.media_class, self.implicit, self.little, bytes(kept), pixels)
 
@@ -225,10 +228,10 @@ class _Walk:
             self.file.seek(at)
             implicit = self.implicit or not (peek[4:6].isalpha() and peek[4:6].isupper())
             while (token := self._next(implicit)) is not None and token.tag != _ITEM_END:
-                outer = len(self.private)
+                outer = len(self.unwanted)
                 self._skip_value(token, depth + 1)
-                if token.tag >> 16 & 1:
-                    self.private[outer:] = [(token.start, self.file.tell())]
+                if token.tag not in self.wanted:
+                    self.unwanted[outer:] = [(token.start, self.file.tell())]
             if token is None:
                 self._truncated(self.file.tell())
 
@@ -262,7 +265,7 @@ class _Walk:
         if len(kept) + after - token.start > HEADER_BYTES:
             raise LimitExceeded("scan", f"The header's elements are over the limit of {HEADER_BYTES} bytes in all.")
         at = token.start
-        for start, end in self.private:  # their enclosing lengths are all undefined, so nothing else need change
+        for start, end in self.unwanted:  # their enclosing lengths are all undefined, so nothing else need change
             kept += self._bytes(at, start - at)
             at = end
         kept += self._bytes(at, after - at)
