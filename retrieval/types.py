@@ -12,6 +12,7 @@ Arrays carry a passport in their alias:
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -92,7 +93,7 @@ class CaseFile:
 
     sha256: str
     bytes: int
-    sealed_path: bytes
+    sealed_path: builtins.bytes
 
 
 @dataclass(frozen=True, slots=True)

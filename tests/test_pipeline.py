@@ -22,7 +22,7 @@ from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import CaseKind
 
-# from retrieval.verify import verify
+from retrieval.verify import verify
 from tests.studies import contents, index_all, open_gallery, write_pictures, write_series
 
 
