@@ -244,7 +244,9 @@ def test_the_fingerprint_follows_what_decides_a_vector(changed: EncoderCard) -> 
 
 def test_the_fingerprint_does_not_follow_what_decides_nothing() -> None:
     aside = replace(CARD, spec="n:elsewhere", licence="MIT", notes="x", text=True)
-    assert aside.fingerprint == CARD.fingerprint == "n-9fac46ae84cb"
+    assert aside.fingerprint == CARD.fingerprint
+    # pinned: a new or renamed field of card or recipe would orphan every gallery there is
+    assert CARD.fingerprint == "n-2321a1f3ed87"
 
 
 # --- names ---
