@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,19 @@ class Worker:
         self._channel, self._status, self.pid = template.fork()
         self._left = 0.0
         self._timed_out = False
+        self._lend: Callable[[], None] | None = None
+        self.paused = False
         self.usable = True
+
+    def serve(self, lend: Callable[[], None]) -> None:
+        """Begin to serve one caller; ``lend`` is called once if that caller makes it pause."""
+        self._lend, self.paused = lend, False
+
+    def pause(self) -> None:
+        """Say that the caller is not taking answers for now: another worker may run instead."""
+        if self._lend is not None and not self.paused:
+            self.paused = True
+            self._lend()
 
     def ask(self, request: dict[str, Any], source: Source) -> None:
         """Begin a request; ``limits.seconds`` of waiting for it start to count."""
@@ -199,13 +211,18 @@ class Pool:
         worker = None
         try:
             worker = slot if slot is not None and slot.usable else self._start()
+            worker.serve(self._lend)
             yield worker
         except BaseException:
             if worker is not None:
                 worker.discard()
             raise
         finally:
-            self._give_back(worker if worker is not None and worker.usable else None)
+            slot = worker if worker is not None and worker.usable else None
+            if worker is not None and worker.paused:
+                self._take_back(slot)
+            else:
+                self._give_back(slot)
 
     def close(self) -> None:
         """End every worker, busy or not; whoever waits for one gets a PrecedentError."""
@@ -240,6 +257,28 @@ class Pool:
             if came and future.done() and future.exception() is None:
                 self._give_back(future.result())
             raise
+
+    def _lend(self) -> None:
+        """A worker pauses: let another run meanwhile, or a caller that reads one thing while it scans the next would
+        wait for ever for a worker that waits for that caller."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._waiting:
+                self._waiting.popleft().set_result(None)
+            else:
+                self._idle.insert(0, None)
+
+    def _take_back(self, slot: Worker | None) -> None:
+        """End the loan of a worker that paused: one slot goes, an empty one if there is one, else its own."""
+        with self._lock:
+            kept = None in self._idle
+            if kept:
+                self._idle.remove(None)
+        if kept:
+            self._give_back(slot)
+        elif slot is not None:
+            slot.discard()
 
     def _give_back(self, slot: Worker | None) -> None:
         with self._lock:

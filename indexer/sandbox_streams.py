@@ -124,14 +124,17 @@ class Stream(Generic[R]):
     def _put(self, answer: R) -> None:
         size = self._weight(answer)
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._abandoned or not self._answers or self._waiting_bytes + size <= STREAM_BYTES
-            )
+            if self._worker is not None and not self._room_for(size):
+                self._worker.pause()
+            self._changed.wait_for(lambda: self._abandoned or self._room_for(size))
             if self._abandoned:
                 raise _AbandonedError
             self._answers.append(answer)
             self._waiting_bytes += size
             self._changed.notify_all()
+
+    def _room_for(self, size: int) -> bool:
+        return not self._answers or self._waiting_bytes + size <= STREAM_BYTES
 
     def _watch(self, worker: Worker | None) -> None:
         with self._changed:

@@ -131,7 +131,7 @@ class FrameHeader:
 
 def frame_message(index: int, image: Image) -> tuple[dict[str, Any], memoryview]:
     """The header and the bytes of one frame; ValueError when its pixels are not what ``Pixels`` promises."""
-    pixels = np.ascontiguousarray(image.pixels)
+    pixels = np.ascontiguousarray(image.pixels, dtype=image.pixels.dtype.newbyteorder("="))
     _check_pixels(pixels.dtype.name, pixels.shape)
     facts = {f.name: getattr(image, f.name) for f in dataclasses.fields(image) if f.name != "pixels"}
     header = FrameHeader(index=index, dtype=pixels.dtype.name, shape=pixels.shape, **facts)

@@ -29,6 +29,7 @@ from PIL import Image as Pillow
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
 from indexer.sandbox_wire import WireError, frame_message, frame_of, plain, rebuild, receive, send
+from indexer.sandbox_worker import FILES_PER_WORKER
 from indexer.sources import Frame, Plane, Rejection, Scan, Source, Wanted
 from retrieval.errors import LimitExceeded, PrecedentError, RejectedInput
 from retrieval.types import Attributes, Image
@@ -92,6 +93,50 @@ def test_a_volume_streams_and_its_worker_waits(tmp_path: Path) -> None:
         assert values == list(range(200))
         stream = sandbox.read([Wanted(Source(path), "nifti", (7, 3))])
         assert [frame.index for frame in stream if isinstance(frame, Frame)] == [7, 3]
+
+
+def test_what_is_read_may_come_from_a_scan_of_the_same_sandbox(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.nii" for number in range(4)]
+    for path in paths:
+        write_nifti(path, np.zeros((256, 256, 100), np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))  # 13 MB each
+    with Sandbox(1, Limits()) as sandbox:
+        scans = sandbox.scan(Source(path) for path in paths)
+        frames = sandbox.read(Wanted(scan.source, scan.format) for scan in scans if isinstance(scan, Scan))
+        assert sum(isinstance(frame, Frame) for frame in frames) == 400
+        assert len(worker_pids()) <= 2
+        assert sandbox.scan_one(Source(paths[0])).frames == 100
+
+
+def test_a_worker_is_replaced_after_many_files(tmp_path: Path) -> None:
+    source = picture(tmp_path / "one.png", 1)
+    with Sandbox(1, Limits()) as sandbox:
+        sandbox.scan_one(source)
+        before = worker_pids()
+        assert sum(isinstance(answer, Scan) for answer in sandbox.scan([source] * FILES_PER_WORKER)) == FILES_PER_WORKER
+        assert worker_pids() != before
+
+
+def test_ctrl_c_ends_everything_quietly(tmp_path: Path) -> None:
+    source = picture(tmp_path / "one.png", 1)
+    program = (
+        "import sys, itertools; from pathlib import Path\n"
+        "from indexer.limits import Limits; from indexer.sandbox import Sandbox; from indexer.sources import Source\n"
+        "try:\n"
+        "    with Sandbox(2, Limits()) as sandbox:\n"
+        "        for number, _ in enumerate(sandbox.scan(itertools.repeat(Source(Path(sys.argv[1]))))):\n"
+        "            if number == 20: print('up', flush=True)\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    command = [sys.executable, "-c", program, str(source.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        family = psutil.Process(parent.pid).children(recursive=True)
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        _, complaints = parent.communicate(timeout=30)
+        assert parent.returncode == 130
+        assert complaints == b""
+        assert not psutil.wait_procs(family, timeout=10)[1]
 
 
 def test_leaving_a_stream_early_frees_its_worker(tmp_path: Path, large: Source) -> None:
@@ -281,6 +326,30 @@ def test_a_png_that_declares_too_many_pixels(fresh: Sandbox, tmp_path: Path) -> 
     data = zlib.compress(bytes(1 << 20), 9)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
     assert "max_megapixels" in refused(fresh, Source(path))
+
+
+def dicom_head(transfer_syntax: bytes) -> bytes:
+    """Preamble, DICM and a file meta group with that transfer syntax (PS3.10 7.1)."""
+    value = transfer_syntax + b"\x00" * (len(transfer_syntax) % 2)
+    element = struct.pack("<HH2sH", 2, 0x10, b"UI", len(value)) + value
+    length = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(element))
+    return bytes(128) + b"DICM" + length + element
+
+
+def test_a_deflated_dicom_bomb(fresh: Sandbox, tmp_path: Path) -> None:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    header = struct.pack("<HH2s2xI", 0x7FE0, 0x10, b"OB", 200 << 20)
+    packed = deflate.compress(header) + b"".join(deflate.compress(bytes(1 << 20)) for _ in range(200)) + deflate.flush()
+    path = tmp_path / "bomb.dcm"
+    path.write_bytes(dicom_head(b"1.2.840.10008.1.2.1.99") + packed)
+    assert refused(fresh, Source(path))
+
+
+def test_sequences_nested_without_end(fresh: Sandbox, tmp_path: Path) -> None:
+    sequence = struct.pack("<HH2s2xI", 8, 0x1140, b"SQ", 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    path = tmp_path / "nested.dcm"
+    path.write_bytes(dicom_head(b"1.2.840.10008.1.2.1") + sequence * 5000)
+    assert "nest" in refused(fresh, Source(path))
 
 
 def test_zip_bombs(fresh: Sandbox, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
 
 CHUNK = 1 << 20
+KEPT_MEMBER = 32 << 20  # a member up to this size is unpacked once for sniffing, hashing and reading
 RATIO_FROM = 16 << 20  # below this many unpacked bytes, no ratio is suspicious
 DEFLATE_MOST = 1032  # RFC 1951: the most bytes one byte of deflate can stand for
 _CENTRAL_HEADER = b"PK\x01\x02"
@@ -39,6 +40,9 @@ def open_source(source: Source, limits: Limits) -> BinaryIO:
     if not source.member:
         return open_file(source.path, limits)
     archive = open_archive(source.path, limits)
+    info = archive.NameToInfo.get(source.member)
+    if info is not None and info.file_size <= KEPT_MEMBER:
+        return io.BytesIO(_unpack_once(archive, source.member, limits))
     return io.BytesIO(_unpack(archive, source.member, limits))
 
 
@@ -208,6 +212,11 @@ def _check_directory(stream: BinaryIO, limits: Limits) -> None:
             "sniff", f"The archive has {members} members, the limit is {limits.zip_members} (zip_members)."
         )
     stream.seek(0)
+
+
+@functools.lru_cache(maxsize=1)
+def _unpack_once(archive: zipfile.ZipFile, member: str, limits: Limits) -> bytes:
+    return _unpack(archive, member, limits)
 
 
 def _unpack(archive: zipfile.ZipFile, member: str, limits: Limits) -> bytes:
