@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import US_LOOP, ct_slice, dataset, save
+from dicom_files import US_LOOP, ct_slice, dataset, enhanced_mr, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
@@ -22,8 +22,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELos
 from shared_data import shared_root
 
 from indexer.limits import Limits
+from indexer.readers import dicom
 from indexer.readers.base import HEAD_BYTES
 from indexer.readers.dicom import DicomReader
+from indexer.readers.dicom_structure import walk
 from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
 
@@ -252,6 +254,22 @@ def test_warnings_of_libraries_are_not_let_out(tmp_path: Path, capfd: pytest.Cap
     path.write_bytes(whole)
     digest_all(path)
     assert "CANARY" not in "".join(capfd.readouterr())
+
+
+def test_the_parser_never_sees_what_was_not_asked_for(tmp_path: Path) -> None:
+    made = enhanced_mr(np.zeros((2, 4, 4), np.uint16), [{"position": (0, 0, 0)}, {"position": (0, 0, 1)}])
+    for group in made.PerFrameFunctionalGroupsSequence:
+        group.private_block(0x0021, "CANARY", create=True).add_new(1, "LO", "CANARY")
+        group.FrameComments = "CANARY"
+        group.is_undefined_length_sequence_item = True
+    made["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    made.PatientComments = "CANARY"
+    path = save(made, tmp_path / "a.dcm")
+    with path.open("rb") as file:
+        assert b"CANARY" in path.read_bytes()
+        kept = walk(file, dicom.WANTED, LIMITS).kept
+    assert b"CANARY" not in kept
+    assert [plane.position[2] for plane in READER.scan(Source(path), LIMITS).planes] == [0.0, 1.0]
 
 
 CORPUS = shared_root()

@@ -15,7 +15,6 @@ from typing import BinaryIO
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.uid import UID
 
 from indexer import pixels as px
 from indexer.geometry import position_along
@@ -55,7 +54,7 @@ _SEQUENCES = (
     "ModalityLUTSequence", "DetectorInformationSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_WANTED = frozenset({tag_for_keyword(each) or 0 for each in _WANTED_KEYWORDS.split()} | {COUNT_TAG, CSA_TAG})
+WANTED = frozenset({tag_for_keyword(each) or 0 for each in _WANTED_KEYWORDS.split()} | {COUNT_TAG, CSA_TAG})
 
 _SPATIAL = frozenset({"CT", "MR", "PT", "NM"})
 _NOT_PICTURES = (
@@ -109,7 +108,8 @@ class DicomReader:
             structure, header = _read_header(file, limits)
             opened = None if (kind := _pictureless(structure, header)) else _open(structure, header, limits)
         with values.quiet():
-            scan = _scan_of(source, header, *digest(source, limits))
+            attributes = opened.attributes if opened else attributes_of(header)
+            scan = _scan_of(source, header, attributes, *digest(source, limits))
         if opened is None:
             return replace(scan, warnings=(f"No pixels: this is a {kind}, not an image.",))
         return replace(
@@ -138,12 +138,12 @@ class DicomReader:
                 yield index, _image(opened, index)
 
 
-def _scan_of(source: Source, header: Dataset, sha256: str, size: int) -> Scan:
+def _scan_of(source: Source, header: Dataset, attributes: Attributes, sha256: str, size: int) -> Scan:
     """What the header says, whether or not there are pictures."""
     return Scan(
         source, DicomReader.format, sha256, size,
         frames=0,
-        attributes=attributes_of(header),
+        attributes=attributes,
         patient_id=values.text(header, "PatientID"),
         issuer=values.text(header, "IssuerOfPatientID"),
         study_uid=values.uid(header, "StudyInstanceUID"),
@@ -155,7 +155,7 @@ def _scan_of(source: Source, header: Dataset, sha256: str, size: int) -> Scan:
 
 
 def _read_header(file: BinaryIO, limits: Limits) -> tuple[Structure, Dataset]:
-    structure = walk(file, _WANTED, limits)
+    structure = walk(file, WANTED, limits)
     if not structure.kept and structure.pixels is None and not structure.media_class:
         raise RejectedInput("scan", "The file has the mark of DICOM but no data set in it: it is empty or cut short.")
     try:
@@ -174,7 +174,7 @@ def _pictureless(structure: Structure, header: Dataset) -> str:
     """What an object without pictures is called, or "" for an image. An image whose pixels are missing is refused."""
     with values.quiet():
         found = values.uid(header, "SOPClassUID") or structure.media_class
-    name = UID(found).name if found else ""
+    name = values.uid_name(found) if found else ""
     if structure.media_class == _DIRECTORY:
         return "DICOM directory (DICOMDIR)"
     known = name if name != found else ""

@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from indexer.readers.dicom_values import quiet
+from indexer.readers.dicom_values import quiet, uid_name
 from retrieval.errors import RejectedInput
 from retrieval.types import Pixels
 
@@ -88,10 +88,10 @@ def check_syntax(syntax: str) -> None:
     """Refuse a transfer syntax that nothing here decodes, by its name."""
     if syntax in NATIVE or syntax in PLUGINS:
         return
-    name = UID(syntax).name if len(syntax) <= 64 else "an overlong UID"
+    name = uid_name(syntax)
     if any(word in name for word in ("MPEG", "HEVC", "SMPTE")):
         raise RejectedInput("scan", f"The pixels are video ({name}): export the frames as images first.")
-    raise RejectedInput("scan", f"The transfer syntax is not one that is decoded here: {name[:80]}.")
+    raise RejectedInput("scan", f"The transfer syntax is not one that is decoded here: {name}.")
 
 
 def decode(coded: bytes, syntax: str, form: PixelFormat) -> tuple[Pixels, str]:
@@ -131,7 +131,7 @@ def _run(data: bytes, syntax: str, form: PixelFormat, plugin: str) -> tuple[Pixe
         raise
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise RejectedInput(
-            "decode", f"The pixel data does not decode as {UID(syntax).name}: it is damaged or mislabelled."
+            "decode", f"The pixel data does not decode as {uid_name(syntax)}: it is damaged or mislabelled."
         ) from error
     return pixels, str(found["photometric_interpretation"])
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pydicom import config
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 _MALFORMED = (
     ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
@@ -60,6 +62,13 @@ def uid(header: Dataset, keyword: str) -> str:
     """A well-formed UID of at most 64 characters (PS3.5 9.1), or ""."""
     found = text(header, keyword)
     return found if len(found) <= 64 and _UID.match(found) else ""
+
+
+def uid_name(uid: str) -> str:
+    """The standard's name of a UID, the UID itself when it has none, or that it is malformed: never free text."""
+    if len(uid) > 64 or not _UID.match(uid):
+        return "a malformed UID"
+    return str(UID(uid, validation_mode=config.IGNORE).name)
 
 
 def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
