@@ -83,6 +83,7 @@ class _Found:
 
     keys: Keys
     patient_keys: list[str]
+    origins: list[str]  # the data set or site of each
     facts: list[RowFacts]
 
 
@@ -125,12 +126,14 @@ def evaluate_gallery(
     labelled = gallery.catalog.labelled(label)
     kept = np.isin(labelled.keys, gallery.catalog.select(condition))
     chosen = np.flatnonzero(kept)
+    cases = gallery.catalog.cases(labelled.keys[chosen])
     report = evaluate(
         _vectors(gallery, labelled.keys[chosen]),
         [labelled.patient_keys[i] for i in chosen],
         [labelled.values[i] for i in chosen],
         ks,
         seed,
+        origins=_told_apart([cases[int(labelled.keys[i])].attributes.source for i in chosen]),
     )
     card = gallery.encoder.card
     return Evaluation(label, (), card.spec, gallery.fingerprint, "gallery", len(chosen), 0, report)
@@ -163,18 +166,32 @@ def _values(facts: RowFacts, label: str) -> tuple[str, ...]:
 
 
 def _found(gallery: Gallery, labels: LabelTable, lines: set[int]) -> _Found:
-    """The gallery's cases that the asked rows speak of, in the order of their keys."""
-    keys, patient_keys, facts_of = [], [], []
+    """The gallery's cases that the asked rows speak of, in the order of the table: keys depend on the run."""
+    met = []
     for case in _cases(gallery):
-        source, _ = unseal(gallery.catalog.files(case.case_id)[0].sealed_path, gallery.secret)
-        place = source.path / source.member if source.member else source.path
-        sop_uid = case.frames[0].sop_instance_uid if case.frames else ""
-        facts = labels.match(place, case.study_uid, case.series_uid, sop_uid)
+        facts = _facts_of(gallery, labels, case)
         if facts is not None and facts.line in lines:
-            keys.append(case.key)
-            patient_keys.append(gallery.secret.patient_key(facts.patient_id) or case.patient_key)
-            facts_of.append(facts)
-    return _Found(np.array(keys, dtype=np.int64), patient_keys, facts_of)
+            met.append((facts.line, case.case_id, facts, case))
+    met.sort(key=lambda pair: pair[:2])
+    return _Found(
+        keys=np.array([case.key for *_, case in met], dtype=np.int64),
+        patient_keys=[gallery.secret.patient_key(facts.patient_id) or case.patient_key for *_, facts, case in met],
+        origins=[facts.attributes.source or case.attributes.source for *_, facts, case in met],
+        facts=[facts for *_, facts, _ in met],
+    )
+
+
+def _facts_of(gallery: Gallery, labels: LabelTable, case: Case) -> RowFacts | None:
+    """What the table says of a case on file, by where its first file was and by its UIDs."""
+    source, _ = unseal(gallery.catalog.files(case.case_id)[0].sealed_path, gallery.secret)
+    place = source.path / source.member if source.member else source.path
+    sop_uid = case.frames[0].sop_instance_uid if case.frames else ""
+    return labels.match(place, case.study_uid, case.series_uid, sop_uid)
+
+
+def _told_apart(origins: list[str]) -> list[str] | None:
+    """The origins, when there is more than one: only then can knowing it help."""
+    return origins if len(set(origins)) > 1 else None
 
 
 def _cases(gallery: Gallery) -> Iterator[Case]:
@@ -185,7 +202,7 @@ def _cases(gallery: Gallery) -> Iterator[Case]:
 
 
 def _vectors(gallery: Gallery, keys: Keys) -> UnitRows:
-    """The pooled vectors of these keys (ascending), [n, dim]."""
+    """The pooled vectors of these keys, in their order, [n, dim]."""
     out = np.zeros((len(keys), gallery.encoder.card.dim), dtype=np.float32)
     for stored, rows in gallery.catalog.vectors(0):
         wanted, theirs, ours = np.intersect1d(stored, keys, assume_unique=True, return_indices=True)
@@ -222,7 +239,8 @@ def _evaluated(
     seed: int,
 ) -> Evaluation:
     values = [_values(facts, label) for facts in found.facts]
-    report = evaluate(_vectors(gallery, found.keys), found.patient_keys, values, ks, seed)
+    vectors = _vectors(gallery, found.keys)
+    report = evaluate(vectors, found.patient_keys, values, ks, seed, origins=_told_apart(found.origins))
     return Evaluation(
         label=label,
         where=tuple(map(str, conditions)),

@@ -64,9 +64,9 @@ def cohort_of(
 
 
 def _numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    if not names:
-        return np.zeros(0, dtype=np.int64)
-    return np.unique(np.array(names, dtype=object), return_inverse=True)[1].astype(np.int64)
+    """Numbers by first appearance: keyed pseudonyms sort differently in every store, and the bootstrap must not."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def score(cohort: Cohort, ks: tuple[int, ...], block_cells: int = BLOCK_CELLS) -> Scores:
