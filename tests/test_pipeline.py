@@ -34,7 +34,7 @@ def test_pictures_series_and_strangers_are_counted(tmp_path: Path, sandbox: Sand
     with open_gallery(tmp_path / "home") as gallery:
         report = index_all(gallery, sandbox, tmp_path / "in")
         assert report.files == {FileStatus.INDEXED: 11, FileStatus.SKIPPED: 1, FileStatus.FAILED: 1}
-        assert report.cases == {CaseStatus.ADDED: 6}
+        assert report.cases == {CaseStatus.ADDED: 6, CaseStatus.FAILED: 1}
         assert report.frames == 11
         (failure,) = report.failures
         assert failure.source.path.name == "cut.png" and failure.reason and len(failure.sha256) == 64
