@@ -127,6 +127,14 @@ def test_limits_at_the_cap_and_one_past_it(tmp_path: Path) -> None:
         decoded(tmp_path / "ten.png", Limits(frame_pixels=99))
 
 
+def test_a_large_picture_with_nothing_in_it_is_refused(tmp_path: Path) -> None:
+    Pillow.new("L", (9000, 9000)).save(tmp_path / "empty.png")
+    with pytest.raises(LimitExceeded, match="to 1"):
+        decoded(tmp_path / "empty.png")
+    Pillow.new("L", (2000, 2000)).save(tmp_path / "small.png")
+    assert decoded(tmp_path / "small.png")[0].rows == 2000
+
+
 def test_other_formats_pillow_knows_are_not_opened(tmp_path: Path) -> None:
     Pillow.fromarray(ramp()).save(tmp_path / "a.gif")
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")

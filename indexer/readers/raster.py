@@ -24,6 +24,8 @@ from retrieval.types import Image, Pixels
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "MPO")  # MPO: a JPEG with a second one behind it; its first is used
 _DEEP = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _ORIENTATION = 0x0112
+_LARGE = 64 << 20  # bytes decoded, from where a picture must have some substance
+_EMPTY_RATIO = 250  # to 1: several times what JPEG reaches on any real picture
 _TURNED = (5, 6, 7, 8)  # orientations that swap rows and columns
 
 
@@ -50,7 +52,9 @@ class RasterReader:
             if _orientation(picture) in _TURNED:
                 rows, columns = columns, rows
             limits.check_frame(rows, columns, frames)
+            bands = len(picture.getbands())
         sha256, size = digest(source, limits)
+        _check_substance(size, rows * columns * bands)
         return Scan(
             source=source, format=self.format, sha256=sha256, bytes=size, frames=frames, rows=rows, columns=columns
         )
@@ -81,6 +85,16 @@ def _opened(stream: object, limits: Limits) -> Pillow.Image:
 def _frames(picture: Pillow.Image) -> int:
     """Pages of a TIFF; every other format gives its first picture, animated or not."""
     return int(getattr(picture, "n_frames", 1)) if picture.format == "TIFF" else 1
+
+
+def _check_substance(stored: int, decoded: int) -> None:
+    """Refuse a large picture with next to nothing in it: it costs what its pixels cost and shows nothing."""
+    if decoded > _LARGE and decoded > _EMPTY_RATIO * stored:
+        raise LimitExceeded(
+            "scan",
+            f"{stored} bytes would decode to {decoded}, over {_EMPTY_RATIO} to 1: a picture this large and empty "
+            "is refused.",
+        )
 
 
 def _orientation(picture: Pillow.Image) -> object:
