@@ -64,6 +64,10 @@ def main() -> int:
         evaluation = evaluate_table(table, where=where, encoder=options.encoder, settings=Settings())
         evaluations.append(evaluation)
         notes += [f"- {table.parent.name}: {note}" for note in evaluation.report.notes]
+        if missing := evaluation.rows_without_case:
+            notes.append(
+                f"- {table.parent.name}: {missing} rows gave no case of their own (same bytes as another row)."
+            )
         print(row(table.parent.name, evaluation), flush=True)
     print(mean_row(evaluations))
     print("\n" + "\n".join(notes))
