@@ -1,6 +1,6 @@
 """Why the classical encoder is as it is: variants side by side on labelled sets.
 
-    python benchmarks/classical_choice.py [--split train|test] [--sets FOLDER]
+    python benchmarks/classical_choice.py [--split train|test] [--only TEXT] [--sets FOLDER]
 
 Leave-one-patient-out P@5 per set and its mean, chance beside it. Choices were made on the train split alone; the test
 split is for the record. FOLDER holds one folder per set with ``labels.csv`` (path, label, patient_id, split); it
@@ -51,11 +51,13 @@ def main() -> None:
     print(f"{options.split} split, P@5, leave-one-patient-out; ms per image on one thread, decoding not counted\n")
     print(f"{'':46}" + " ".join(f"{one.name[:9]:>9}" for one in sets) + "      mean   ms  cosine of random pairs")
     print_chance(sets)
-    for name, describer in describers().items():
-        print_row(name, describer, sets)
+    rows = describers()
     weights = options.sets.parent / "weights" / MOBILENET
     if weights.is_file():
-        print_row("reference: MobileNetV2, ImageNet", mobilenet(weights), sets)
+        rows["REFERENCE: MobileNetV2, ImageNet"] = mobilenet(weights)
+    for name, describer in rows.items():
+        if options.only in name:
+            print_row(name, describer, sets)
 
 
 def read_sets(folder: Path, split: str) -> Iterator[LabelledSet]:
@@ -158,6 +160,7 @@ def _options() -> argparse.Namespace:
     default = (Path(shared) if shared else Path(__file__).resolve().parents[2] / "shared") / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--only", default="", help="only the rows whose name contains this text")
     parser.add_argument("--sets", type=Path, default=default)
     options = parser.parse_args()
     if not options.sets.is_dir():

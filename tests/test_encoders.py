@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from PIL import Image as PillowImage
 from retrieval.encoders import Encoder, TextEncoder, known_encoders, open_encoder
 from retrieval.encoders.base import EncoderCard
 from retrieval.encoders.recipe import Recipe
-from retrieval.errors import NotFoundError, UsageError
+from retrieval.errors import MissingExtra, NotFoundError, UsageError
 from retrieval.types import Image, Pixels, UnitRows
 
 TIMM_MODELS = ("test_vit", "test_resnet", "mobilenetv3_small_050")
@@ -66,6 +67,9 @@ def make_open_clip(folder: Path, resize_mode: str = "shortest") -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.set_num_threads(1)  # nets this small are slower on several, above all beside other test processes
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in TIMM_MODELS:
         make_timm(name, folder / f"{name}.safetensors")
@@ -445,6 +449,16 @@ def test_open_clip_knows_a_copied_folder_as_the_same_encoder_and_an_edited_one_a
     config["model_cfg"]["quick_gelu"] = True  # no tensor shows it, every vector does
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     assert open_encoder(f"open_clip:local-dir:{folder}").card.fingerprint != first.fingerprint
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="transformers is installed here")
+def test_a_text_tower_of_transformers_names_the_extra_to_install(tmp_path: Path) -> None:
+    folder = make_open_clip(tmp_path / "clip")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] = {"hf_model_name": "bert", "hf_tokenizer_name": "bert"}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(MissingExtra, match=r"precedent\[transformers\]"):
+        open_encoder(f"open_clip:local-dir:{folder}")
 
 
 def test_open_clip_never_answers_with_random_weights(tmp_path: Path) -> None:

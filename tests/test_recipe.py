@@ -117,6 +117,12 @@ def test_percentiles_do_not_follow_gain_and_offset() -> None:
     assert np.abs(window(PLAIN, Image(pixels)).astype(int) - other).max() <= 1
 
 
+def test_a_frame_of_several_strips_is_windowed_as_one() -> None:
+    pixels = np.random.default_rng(2).integers(0, 4096, (1100, 4000), dtype=np.uint16)
+    expected = np.floor(np.clip((pixels - 1000.0) / 2000, 0, 1) * 255 + 0.5)
+    assert np.abs(window(PLAIN, Image(pixels, window=(2000, 2000))) - expected).max() <= 1
+
+
 def test_nan_and_infinity_are_black_and_white() -> None:
     pixels = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     pixels[0, :3] = (np.nan, np.inf, -np.inf)

@@ -225,8 +225,6 @@ def _missing(repository: str, *, hf_text: bool) -> str:
 
 
 def _library() -> Any:
-    try:
-        import open_clip
-    except ImportError as error:
-        raise MissingExtra("open_clip", "torch") from error
+    import open_clip
+
     return open_clip

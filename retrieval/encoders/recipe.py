@@ -29,6 +29,7 @@ _INTERPOLATIONS = {
     "box": PillowImage.Resampling.BOX,
 }
 _SAMPLED_PIXELS = 1 << 16  # percentiles of a larger frame are taken on a regular grid of about this many pixels
+_STRIP_PIXELS = 1 << 22
 _LONGEST_ASPECT = 8  # in "crop", a longer frame is first cut to this aspect: the rest could not be seen anyway
 
 
@@ -172,20 +173,25 @@ def _percentile_limits(pixels: Pixels, percentiles: tuple[float, float]) -> tupl
 
 def _to_bytes(pixels: Pixels, low: float, high: float) -> Bytes:
     """``low`` to 0, ``high`` to 255, rounded; a frame without contrast is black. NaN counts as ``low``."""
-    if not high > low:
-        return np.zeros(pixels.shape, np.uint8)
-    precise = max(abs(low), abs(high)) > 1e30 or (high - low) < 1e-30
-    scale = 255.0 / (high - low)
-    wide = np.dtype(np.float64 if precise or not math.isfinite(scale) else np.float32)
-    frame: npt.NDArray[Any] = pixels.astype(wide)
+    shown = np.zeros(pixels.shape, np.uint8)
+    if high > low:
+        step = max(1, _STRIP_PIXELS // pixels.shape[1])  # strips, so that a huge frame is never held as float at once
+        for top in range(0, pixels.shape[0], step):
+            shown[top : top + step] = _strip_to_bytes(pixels[top : top + step], low, high)
+    return shown
+
+
+def _strip_to_bytes(pixels: Pixels, low: float, high: float) -> Bytes:
+    extreme = max(abs(low), abs(high)) > 1e30 or high - low < 1e-30  # float32 would over- or underflow
+    values: npt.NDArray[Any] = pixels.astype(np.float64 if extreme else np.float32)
     if pixels.dtype.kind == "f":
-        np.nan_to_num(frame, copy=False, nan=low, posinf=high, neginf=low)
-    np.clip(frame, low, high, out=frame)
-    np.subtract(frame, low, out=frame)
-    np.divide(frame, high - low, out=frame)
-    np.multiply(frame, 255, out=frame)
-    np.add(frame, 0.5, out=frame)
-    return np.clip(frame, 0, 255, out=frame).astype(np.uint8)
+        np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
+    np.clip(values, low, high, out=values)
+    np.subtract(values, low, out=values)
+    np.divide(values, high - low, out=values)
+    np.multiply(values, 255, out=values)
+    np.add(values, 0.5, out=values)
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)
 
 
 def _target(resize: str, rows: int, columns: int, scaled: tuple[int, int]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.recipe import Recipe
 from retrieval.encoders.tower import ImageTower, choose_device
 from retrieval.encoders.weights import cached_on_hub, check_keys, find_checkpoint, one_line, read_state, state_sha256
-from retrieval.errors import MissingExtra, NotFoundError, UsageError
+from retrieval.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -170,8 +170,6 @@ def _recipe(model: torch.nn.Module) -> Recipe:
 
 
 def _library() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingExtra("timm", "torch") from error
+    import timm
+
     return timm
