@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,6 +139,14 @@ def test_the_batch_does_not_matter(encoder: Encoder) -> None:
     alone = np.concatenate([encoder.encode([image]) for image in images])
     assert np.einsum("nd,nd->n", together, alone).min() >= 0.99999
     assert np.array_equal(together, encoder.encode(images))
+
+
+def test_several_threads_at_once(encoder: Encoder) -> None:
+    images = scenes(3)
+    expected = encoder.encode(images)
+    with ThreadPoolExecutor(4) as pool:
+        for rows in pool.map(lambda _: encoder.encode(images), range(8)):
+            assert np.einsum("nd,nd->n", rows, expected).min() > 0.99999
 
 
 def test_any_kind_of_pixels(encoder: Encoder) -> None:
@@ -359,6 +368,7 @@ def test_timm_obeys_the_config_beside_the_weights(tmp_path: Path) -> None:
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     card = open_encoder(f"timm:test_vit@{tmp_path}").card
+    assert plain.licence == ""  # what timm says of its own weights does not hold for these
     assert (card.recipe.mean, card.recipe.resize, card.recipe.crop_fraction) == ((0.1, 0.2, 0.3), "squash", 1.0)
     assert card.weights_sha256 == plain.weights_sha256
     assert card.fingerprint != plain.fingerprint

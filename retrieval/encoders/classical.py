@@ -8,6 +8,8 @@ Why these: ``benchmarks/classical_choice.py`` puts them beside histograms of gra
 patterns, local phase quantisation, intensity histograms and thumbnails, on the train part of ten labelled sets
 (leave-one-patient-out P@5, mean over sets). Log-covariances of multi-scale features were far ahead alone, colour and
 the spectrum gave most on top, and none of the others, added to these, raised the mean.
+On the train part the mean is 0.550 (chance 0.293, an ImageNet MobileNetV2 0.533); on the test part, measured once the
+choice was made, 0.507 (chance 0.265). A frame of 384 x 384 takes 3 ms on one thread.
 
 Why centred: rows of logarithms all point the same way, and two frames at random would have a similarity of 0.94; now
 it is 0.64 +- 0.15, for 0.002 of P@5. The centre is no average of images: it is the mean descriptor of seeded noise

@@ -84,7 +84,7 @@ class ClipTowers(ImageTower):
         rows = [np.empty((0, self._card.dim), np.float32)]
         for start in range(0, len(texts), BATCH):
             tokens = self._tokenizer(list(texts[start : start + BATCH])).to(self._device)
-            with inference():
+            with self._one_at_a_time, inference():
                 rows.append(unit_rows(self._text(tokens).float().cpu().numpy()))
         return np.concatenate(rows)
 

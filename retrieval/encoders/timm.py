@@ -94,7 +94,8 @@ def _local(name: str, path: Path) -> tuple[torch.nn.Module, Mapping[str, Any]]:
     if declared and declared != name.partition(".")[0]:
         raise UsageError(f"The folder {path} is for timm:{declared}, not timm:{name}: name it so.")
     arguments = dict(config.get("model_args") or {})
-    overlay = {**dict(config.get("pretrained_cfg") or {}), "num_classes": 0}
+    # the licence timm knows is that of its own weights, not of these
+    overlay = {"license": "", "hf_hub_id": "", **dict(config.get("pretrained_cfg") or {}), "num_classes": 0}
     arguments.pop("num_classes", None)
     try:
         model: torch.nn.Module = timm.create_model(

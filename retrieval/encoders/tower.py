@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ class ImageTower:
         self._card = card
         self._forward = forward
         self._device = device
+        self._one_at_a_time = Lock()  # the switches of ``inference`` are the process's; threads would undo each other's
 
     @property
     def card(self) -> EncoderCard:
@@ -45,7 +47,7 @@ class ImageTower:
         import torch
 
         batch = np.ascontiguousarray(np.stack(inputs).transpose(0, 3, 1, 2))
-        with inference():
+        with self._one_at_a_time, inference():
             return unit_rows(self._forward(torch.from_numpy(batch).to(self._device)).float().cpu().numpy())
 
     def _rows(self, images: Sequence[Image]) -> UnitRows:
