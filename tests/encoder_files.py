@@ -1,0 +1,82 @@
+"""Small checkpoints with random weights of a fixed seed, and frames to encode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.types import Image, Pixels
+
+TIMM_MODELS = ("test_vit", "test_resnet", "mobilenetv3_small_050")
+OPEN_CLIP_CONFIG = {
+    "model_cfg": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bicubic", "fill_color": 7},
+}
+
+
+def make_checkpoints(folder: Path) -> Path:
+    """One checkpoint of every family; ``specs`` names them."""
+    import torch
+
+    torch.set_num_threads(1)  # nets this small are slower on several, above all beside other test processes
+    for name in TIMM_MODELS:
+        make_timm(name, folder / f"{name}.safetensors")
+    make_open_clip(folder / "clip")
+    return folder
+
+
+def specs(folder: Path) -> dict[str, str]:
+    found = {name: f"timm:{name}@{folder / name}.safetensors" for name in TIMM_MODELS}
+    return {"classical": "classical", **found, "open_clip": f"open_clip:local-dir:{folder / 'clip'}"}
+
+
+def save(model: Any, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def make_timm(name: str, path: Path, seed: int = 0) -> Any:
+    import timm
+    import torch
+
+    torch.manual_seed(seed)
+    model = timm.create_model(name, pretrained=False).eval()
+    save(model, path)
+    return model
+
+
+def make_open_clip(folder: Path, resize_mode: str = "shortest") -> Path:
+    import open_clip
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(json.dumps(OPEN_CLIP_CONFIG))
+    config["preprocess_cfg"]["resize_mode"] = resize_mode
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    save(open_clip.model.CLIP(**config["model_cfg"]), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def scene(rows: int = 96, columns: int = 80, seed: int = 0) -> Pixels:
+    """A smooth frame with edges and grain, uint8: nearer to a picture than noise is."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:rows, 0:columns] / max(rows, columns)
+    blobs = sum(
+        strength * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * size**2))
+        for strength, cy, cx, size in zip(*random.uniform(0.05, 1, (4, 6)), strict=True)
+    )
+    picture = blobs / np.max(blobs) * 200 + (x > random.uniform(0.3, 0.7)) * 30 + random.normal(0, 4, (rows, columns))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def scenes(count: int) -> list[Image]:
+    return [Image(scene(40 + 7 * index, 90 - 5 * index, index)) for index in range(count)]
