@@ -90,8 +90,9 @@ class Envelope:
 
 def _log_without_values(request_id: str, error: Exception) -> None:
     """Type and place only: the message of an unforeseen error may quote a header."""
-    place = "".join(traceback.format_tb(error.__traceback__)[-6:])
-    log.error("request %s failed with %s\n%s", request_id, type(error).__name__, place)
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    place = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    log.error("request %s failed with %s at %s", request_id, type(error).__name__, place)
 
 
 class SameSite:

@@ -9,13 +9,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retrieval.settings import Settings
 
-HEADER_SECONDS = 15.0  # from connecting, or from a request's first byte, to the end of its headers
 DRAIN_SECONDS = 30  # what is in flight at SIGTERM may take this long
 
 
 class PacedProtocol(HttpToolsProtocol):
     """HTTP/1.1 that closes connections whose headers never end. The body's pace is ``api.guards.BodyLimit``'s."""
 
+    header_seconds = 15.0  # from connecting, or from a request's first byte, to the end of its headers
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -36,7 +36,7 @@ class PacedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _arm(self) -> None:
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._deadline = self.loop.call_later(self.header_seconds, self._give_up)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

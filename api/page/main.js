@@ -19,6 +19,8 @@ let running = null; // AbortController of the search under way
 const viewer = new Viewer({ onSearch: searchCase, onMove: moveHit, onClose: () => setHash(asked?.caseId ? `like=${asked.caseId}` : "") });
 const handlers = { onSearch: searchCase, onView: view, onNarrow: refresh };
 
+const narrow = () => matchMedia("(max-width: 60rem)").matches;
+
 function setHash(text) {
   const hash = text ? `#${text}` : "";
   if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${hash}`);
@@ -54,6 +56,8 @@ async function search(what) {
 function paintAnswer() {
   query.paint(answer.query, { onClear: clear, onView: view });
   const n = answer.hits.length;
+  if (narrow()) byId("results").scrollIntoView();
+  else scrollTo({ top: 0 });
   byId("title").textContent = n ? `${words.plural(n, "most similar case", "most similar cases")}` : "No case qualifies";
   byId("subtitle").textContent = [
     `of ${words.plural(answer.gallery_size, "case")}`, answer.exhaustive ? "every case compared" : `plan ${answer.plan}, ${answer.candidates} compared`,
@@ -151,7 +155,7 @@ function paintState() {
   byId("facts").title = state.encoder.fingerprint;
   byId("ask-text").placeholder = state.accepts_text ? "Describe a finding, or type a case id" : "Type a case id";
   filters.fill(state.facets);
-  if (matchMedia("(max-width: 60rem)").matches) byId("filters").open = false;
+  if (narrow()) byId("filters").open = false;
 }
 
 async function start() {

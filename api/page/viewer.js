@@ -27,11 +27,11 @@ export class Viewer {
     const best = hit?.matches[0];
     this.right = new Pane({
       name: hit ? `Hit ${hit.rank}` : "Case", base: one.image_url, slices: one.attributes.slices, ct,
-      onSlice: (n) => this.follow(this.left, n, "hit_slice", "query_slice"), onWindow: (w) => this.left?.ct && ct && this.left.setWindow(w, false),
+      onSlice: (n) => this.follow(this.left, n, "hit_slice", "query_slice"), onWindow: (window) => this.windowed(this.left, window),
     });
     this.left = answer?.query.preview && hit ? new Pane({
-      name: "Your study", base: answer.query.preview, slices: answer.query.slices, ct: answer.query.modality === "CT",
-      onSlice: (n) => this.follow(this.right, n, "query_slice", "hit_slice"), onWindow: (w) => this.right.ct && this.right.setWindow(w, false),
+      name: this.queryName(), base: answer.query.preview, slices: answer.query.slices, ct: answer.query.modality === "CT",
+      onSlice: (n) => this.follow(this.right, n, "query_slice", "hit_slice"), onWindow: (window) => this.windowed(this.right, window),
     }) : null;
     this.dialog.replaceChildren(this.head(), el("div.panes", {}, this.left?.element, this.right.element), this.side());
     if (!this.dialog.open) this.dialog.showModal();
@@ -39,6 +39,11 @@ export class Viewer {
     this.right.move(best ? best.hit_slice : middle, false);
     this.left?.move(best ? best.query_slice : 0, false);
     this.dialog.querySelector(".close").focus();
+  }
+
+  queryName() {
+    const id = this.answer.query.case_id;
+    return id && this.answer.query.preview.includes(`/cases/${id}/`) ? `Query: case ${id}` : "Your study";
   }
 
   head() {
@@ -49,18 +54,30 @@ export class Viewer {
       badge(one.source),
       hit ? el("p.similar", {}, `similarity ${hit.similarity.toFixed(3)}, more alike than ${words.percentile(hit.percentile)} % of random pairs`) : null,
       ct ? this.presets() : null,
-      hit ? el("button.quiet", { type: "button", "aria-label": "Previous hit", title: "Previous hit (p)", onclick: () => this.onMove(-1) }, "‹") : null,
-      hit ? el("button.quiet", { type: "button", "aria-label": "Next hit", title: "Next hit (n)", onclick: () => this.onMove(1) }, "›") : null,
-      el("button.quiet.close", { type: "button", "aria-label": "Close", title: "Close (Esc)", onclick: () => this.close() }, "✕"));
+      el("nav", {},
+        hit ? el("button.quiet", { type: "button", "aria-label": "Previous hit", title: "Previous hit (p)", onclick: () => this.onMove(-1) }, "‹") : null,
+        hit ? el("button.quiet", { type: "button", "aria-label": "Next hit", title: "Next hit (n)", onclick: () => this.onMove(1) }, "›") : null,
+        el("button.quiet.close", { type: "button", "aria-label": "Close", title: "Close (Esc)", onclick: () => this.close() }, "✕")));
   }
 
   presets() {
     return el("div.presets", { role: "group", "aria-label": "Window" }, PRESETS.map((preset, n) =>
-      el("button.quiet", { type: "button", title: `${preset.window || "the file’s own"} (${n + 1})`, onclick: () => this.preset(preset.window) }, preset.name)));
+      el("button.quiet", { type: "button", "aria-pressed": `${!preset.window}`, "data-window": preset.window, title: `${preset.window || "the file’s own"} (${n + 1})`, onclick: () => this.preset(preset.window) }, preset.name)));
   }
 
   preset(window) {
     for (const pane of [this.left, this.right]) if (pane?.ct) pane.setWindow(window, false);
+    this.markPreset(window);
+  }
+
+  // A window that was dragged is no preset.
+  markPreset(window) {
+    for (const button of this.dialog.querySelectorAll(".presets button")) button.setAttribute("aria-pressed", `${button.dataset.window === window}`);
+  }
+
+  windowed(other, window) {
+    if (other?.ct) other.setWindow(window, false);
+    this.markPreset(window);
   }
 
   side() {

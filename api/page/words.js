@@ -36,7 +36,7 @@ export function heading(one) {
 }
 
 export function person(attributes) {
-  return [SEXES[attributes.sex] || "", attributes.age_band ? `${attributes.age_band} y` : ""].filter(Boolean).join(", ");
+  return [SEXES[attributes.sex] || "", attributes.age_band ? `${attributes.age_band.replace("-", "–\u2060")}\u00a0y` : ""].filter(Boolean).join(", ");
 }
 
 export function shape(one) {
