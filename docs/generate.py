@@ -1,6 +1,6 @@
 """Writes docs/cli.md and docs/http.md from the commands and routes themselves; ``tests/test_docs.py`` keeps them true.
 
-    python -m docs.generate
+python -m docs.generate
 """
 
 from __future__ import annotations
@@ -73,7 +73,11 @@ def http_reference() -> str:
 def _operation(method: str, path: str, operation: dict[str, Any], described: dict[str, Any]) -> list[str]:
     lines = [f"## {method.upper()} {path}", "", operation.get("description") or operation.get("summary", ""), ""]
     fields = [
-        (p["name"], f"{p['in']}, {_type(p.get('schema', {}))}", p.get("description", "") or p["schema"].get("description", ""))
+        (
+            p["name"],
+            f"{p['in']}, {_type(p.get('schema', {}))}",
+            p.get("description", "") or p["schema"].get("description", ""),
+        )
         for p in operation.get("parameters", [])
     ]
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():

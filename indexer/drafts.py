@@ -101,9 +101,15 @@ def without_files(draft: Draft, failed: frozenset[int]) -> Draft:
 
 
 def _wanted(plan: CasePlan, frames: Sequence[FrameRef], chosen: Sequence[int]) -> tuple[Wanted, ...]:
-    """One request per run of chosen frames from the same file, so that a file is opened once."""
+    """One request per run of chosen frames of one file, so that it is opened once. The middle frame is previewed."""
+    middle = chosen[len(chosen) // 2]
     return tuple(
-        Wanted(plan.scans[file].source, plan.scans[file].format, tuple(frames[n].frame for n in run))
+        Wanted(
+            plan.scans[file].source,
+            plan.scans[file].format,
+            tuple(frames[n].frame for n in run),
+            preview=frames[middle].frame if middle in run else None,
+        )
         for file, run in _runs(frames, chosen)
     )
 

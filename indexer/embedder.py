@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from indexer.drafts import Draft, without_files
-from indexer.pixels import thumbnail
 from indexer.sandbox import Sandbox
 from indexer.sources import Frame, Rejection, Wanted
 from retrieval.encoders.base import Encoder
@@ -40,7 +39,10 @@ class _Arrived:
 
     file: int
     digest: bytes
-    image: Image | None
+    shape: tuple[int, ...]
+    spacing: tuple[float, float] | None
+    thumbnail: bytes
+    image: Image | None  # only where frames are kept
     row: UnitRows | None = None  # [dim], when the batch has returned
 
 
@@ -50,8 +52,6 @@ class _Open:
 
     draft: Draft
     requests: int
-    keep_from: int  # images of frames before this one are let go
-    keep_to: int
     frames: list[_Arrived] = field(default_factory=list)
     failed: dict[int, Rejection] = field(default_factory=dict)
 
@@ -96,9 +96,7 @@ class Embedder:
     def _asked(self, drafts: Iterable[Draft]) -> Iterator[Wanted]:
         """The requests of all drafts, each noted before it is made, since answers come in the order of requests."""
         for draft in drafts:
-            middle = len(draft.chosen) // 2
-            keep = (0, len(draft.chosen)) if self._keep_images else (middle, middle + 1)
-            case = _Open(draft, len(draft.wanted), *keep)
+            case = _Open(draft, len(draft.wanted))
             self._open.append(case)
             asked = 0
             for wanted in draft.wanted:
@@ -119,12 +117,12 @@ class Embedder:
             self._answered()
         request = self._requests[0]
         request.left -= 1
-        case, n = request.case, len(request.case.frames)
-        kept = reply.image if case.keep_from <= n < case.keep_to else None
-        arrived = _Arrived(request.file, _digest(reply.image.pixels), kept)
-        case.frames.append(arrived)
+        pixels, kept = reply.image.pixels, reply.image if self._keep_images else None
+        digest = _digest(pixels)
+        arrived = _Arrived(request.file, digest, pixels.shape, reply.image.spacing, reply.thumbnail, kept)
+        request.case.frames.append(arrived)
         self._batch.append((arrived, reply.image))
-        self._batch_bytes += reply.image.pixels.nbytes
+        self._batch_bytes += pixels.nbytes
 
     def _answered(self) -> None:
         self._requests.popleft().case.requests -= 1
@@ -146,15 +144,13 @@ class Embedder:
             return Finished(case.draft, None, refused)
         draft = without_files(case.draft, frozenset(case.failed)) if case.failed else case.draft
         rows = np.stack([frame.row for frame in frames if frame.row is not None])
-        preview = next((f.image for f in frames[len(frames) // 2 :] if f.image), None)
-        preview = preview or next((f.image for f in frames if f.image), None)
         embedded = EmbeddedCase(
-            case=_as_decoded(draft.case, frames, preview),
+            case=_as_decoded(draft.case, frames),
             embedding=Embedding(pool(rows, self._pooling), rows, draft.chosen),
             files=draft.files,
-            thumbnail=thumbnail(preview) if preview else b"",
+            thumbnail=next((frame.thumbnail for frame in frames if frame.thumbnail), b""),
         )
-        return Finished(draft, embedded, refused, tuple(f.image for f in frames if f.image and self._keep_images))
+        return Finished(draft, embedded, refused, tuple(frame.image for frame in frames if frame.image))
 
 
 def _digest(pixels: Pixels) -> bytes:
@@ -164,10 +160,13 @@ def _digest(pixels: Pixels) -> bytes:
     return digest.digest()
 
 
-def _as_decoded(case: Case, frames: list[_Arrived], preview: Image | None) -> Case:
+def _as_decoded(case: Case, frames: list[_Arrived]) -> Case:
     """The case with what only its pixels tell: their digest, and the size they are shown at."""
-    case = replace(case, pixel_sha256=hashlib.sha256(b"".join(frame.digest for frame in frames)).hexdigest())
-    if preview is None:
-        return case
-    rows, columns = preview.pixels.shape[:2]
-    return replace(case, rows=rows, columns=columns, spacing=preview.spacing or case.spacing)
+    shown = frames[len(frames) // 2]
+    return replace(
+        case,
+        pixel_sha256=hashlib.sha256(b"".join(frame.digest for frame in frames)).hexdigest(),
+        rows=shown.shape[0],
+        columns=shown.shape[1],
+        spacing=shown.spacing or case.spacing,
+    )

@@ -38,11 +38,13 @@ class Limits:
         """Refuse a declared size before anything of that size is allocated."""
         if rows * columns > self.frame_pixels:
             raise LimitExceeded(
-                "scan", f"A frame of {rows} x {columns} pixels is over the limit of {self.frame_pixels} pixels (max_megapixels)."
+                "scan",
+                f"A frame of {rows} x {columns} is over the limit of {self.frame_pixels} pixels (max_megapixels).",
             )
         if frames > self.frames:
             raise LimitExceeded("scan", f"{frames} frames are over the limit of {self.frames} (max_frames).")
         if rows * columns * frames > self.voxels:
             raise LimitExceeded(
-                "scan", f"{rows} x {columns} x {frames} voxels are over the limit of {self.voxels} (max_voxels_million)."
+                "scan",
+                f"{rows} x {columns} x {frames} voxels are over the limit of {self.voxels} (max_voxels_million).",
             )

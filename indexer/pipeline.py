@@ -25,7 +25,6 @@ from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Scan, Source
 from indexer.spool import Spool
 from indexer.walk import walk
-from indexer.workers import worker_count
 from indexer.writer import Writer
 from retrieval.catalog import Outcome
 from retrieval.errors import RejectedInput
@@ -55,14 +54,9 @@ class Options:
 def index(
     gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path], options: Options, listen: Listener | None = None
 ) -> Report:
-    """Index files, folders and zips. Returns when everything that could be committed is durable.
-
-    Headers are read by workers of their own: a decoding worker may stand still until the encoder wants its frames,
-    and the encoder may be waiting for the next header.
-    """
-    workers = max(1, worker_count(gallery.settings) // 2)
-    with Sandbox(workers, Limits.of(gallery.settings)) as scanners:
-        return index_scans(gallery, sandbox, scanners.scan(walk(paths)), options, listen)
+    """Index files, folders and zips. Returns when everything that could be committed is durable."""
+    scans = sandbox.scan(walk(paths, Limits.of(gallery.settings)))
+    return index_scans(gallery, sandbox, scans, options, listen)
 
 
 def index_scans(

@@ -31,5 +31,3 @@ def freshen(gallery: Gallery) -> str:
     if state.damaged or (state.delta >= STALE_VECTORS and state.delta >= STALE_SHARE * state.size):
         return rebuild(gallery).name
     return ""
-
-

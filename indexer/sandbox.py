@@ -81,7 +81,7 @@ class Sandbox:
         def frame(header: dict[str, Any], blob: bytearray) -> Frame:
             return Frame(wanted, *frame_of(header.get("frame"), blob))
 
-        request = {"do": "read", "format": wanted.format, "frames": wanted.frames}
+        request = {"do": "read", "format": wanted.format, "frames": wanted.frames, "preview": wanted.preview}
         return self._answers(request, wanted.source, frame, watch)
 
     def _answers(

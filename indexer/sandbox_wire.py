@@ -23,6 +23,7 @@ from retrieval.types import Image, Pixels
 
 _PREFIX = struct.Struct("!IQ")  # bytes of the JSON header, bytes of the blob
 MAX_HEADER = 64 << 20  # a scan of 20,000 frames with geometry takes about 6 MB
+MAX_THUMBNAIL = 256 << 10
 PIXEL_DTYPES = ("uint8", "uint16", "int16", "float32")
 T = TypeVar("T")
 
@@ -31,12 +32,13 @@ class WireError(Exception):
     """The other side sent something that is not the protocol."""
 
 
-def send(channel: socket.socket, header: dict[str, Any], blob: memoryview | bytes = b"") -> None:
-    """Send one message; ValueError when a number in ``header`` is not finite."""
+def send(channel: socket.socket, header: dict[str, Any], *blobs: memoryview | bytes) -> None:
+    """Send one message, the blobs as one; ValueError when a number in ``header`` is not finite."""
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
-    channel.sendall(_PREFIX.pack(len(text), len(blob)) + text)
-    if len(blob):
-        channel.sendall(blob)
+    channel.sendall(_PREFIX.pack(len(text), sum(map(len, blobs))) + text)
+    for blob in blobs:
+        if len(blob):
+            channel.sendall(blob)
 
 
 def receive(channel: socket.socket, max_blob: int) -> tuple[dict[str, Any], bytearray]:
@@ -115,9 +117,10 @@ def _checked_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """An ``Image`` without its pixels, and what their bytes are."""
+    """An ``Image`` without its pixels, and what their bytes are; after them come ``thumbnail`` bytes of JPEG."""
 
     index: int
+    thumbnail: int
     dtype: str
     shape: tuple[int, ...]
     modality: str
@@ -129,20 +132,23 @@ class FrameHeader:
     frame_number: int
 
 
-def frame_message(index: int, image: Image) -> tuple[dict[str, Any], memoryview]:
+def frame_message(index: int, image: Image, thumbnail: int = 0) -> tuple[dict[str, Any], memoryview]:
     """The header and the bytes of one frame; ValueError when its pixels are not what ``Pixels`` promises."""
     pixels = np.ascontiguousarray(image.pixels, dtype=image.pixels.dtype.newbyteorder("="))
     _check_pixels(pixels.dtype.name, pixels.shape)
     facts = {f.name: getattr(image, f.name) for f in dataclasses.fields(image) if f.name != "pixels"}
-    header = FrameHeader(index=index, dtype=pixels.dtype.name, shape=pixels.shape, **facts)
+    header = FrameHeader(index=index, thumbnail=thumbnail, dtype=pixels.dtype.name, shape=pixels.shape, **facts)
     return plain(header), pixels.data.cast("B")
 
 
-def frame_of(header: Any, blob: bytearray) -> tuple[int, Image]:
-    """The frame a worker sent; WireError when its header and bytes do not agree."""
+def frame_of(header: Any, blob: bytearray) -> tuple[int, Image, bytes]:
+    """The frame a worker sent and its thumbnail or b""; WireError when its header and bytes do not agree."""
     facts = rebuild(FrameHeader, header)
+    if not 0 <= facts.thumbnail <= min(len(blob), MAX_THUMBNAIL):
+        raise WireError(f"a thumbnail of {facts.thumbnail} bytes")
+    own = len(blob) - facts.thumbnail
     try:
-        pixels = _pixels(facts.dtype, facts.shape, blob)
+        pixels = _pixels(facts.dtype, facts.shape, memoryview(blob)[:own])
     except ValueError as error:
         raise WireError(str(error)) from error
     image = Image(
@@ -155,7 +161,7 @@ def frame_of(header: Any, blob: bytearray) -> tuple[int, Image]:
         sop_instance_uid=facts.sop_instance_uid,
         frame_number=facts.frame_number,
     )
-    return facts.index, image
+    return facts.index, image, bytes(blob[own:])
 
 
 def _check_pixels(dtype: str, shape: tuple[int, ...]) -> None:
@@ -167,7 +173,7 @@ def _check_pixels(dtype: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"pixels of shape {shape} and type {dtype}: expected grey [rows, columns] or uint8 RGB")
 
 
-def _pixels(dtype: str, shape: tuple[int, ...], blob: bytearray) -> Pixels:
+def _pixels(dtype: str, shape: tuple[int, ...], blob: memoryview) -> Pixels:
     _check_pixels(dtype, shape)
     if math.prod(shape) * np.dtype(dtype).itemsize != len(blob):
         raise ValueError(f"{len(blob)} bytes for pixels of shape {shape} and type {dtype}")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.limits import Limits
+from indexer.pixels import thumbnail
 from indexer.readers import open_reader, reader_named, readers
 from indexer.readers.bytes import digest
 from indexer.sandbox_wire import WireError, frame_message, plain, receive, send
@@ -172,8 +173,9 @@ class _Worker:
             else:
                 reader = request["format"]
                 for index, image in reader_named(reader).read(source, request["frames"], self._limits):
-                    header, blob = frame_message(index, image)
-                    send(self._channel, {"kind": "frame", "frame": header}, blob)
+                    preview = thumbnail(image) if index == request["preview"] else b""
+                    header, blob = frame_message(index, image, len(preview))
+                    send(self._channel, {"kind": "frame", "frame": header}, blob, preview)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
         except RejectedInput as error:

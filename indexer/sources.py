@@ -80,17 +80,22 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request for frames of one file, by 0-based index, in this order; None means all."""
+    """A request for frames of one file, by 0-based index, in this order; None means all.
+
+    ``preview``: the frame that is also wanted as a thumbnail.
+    """
 
     source: Source
     format: str
     frames: tuple[int, ...] | None = None
+    preview: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded frame of a ``Wanted``."""
+    """One decoded frame of a ``Wanted``. ``thumbnail``: JPEG bytes where a preview was asked for, else empty."""
 
     wanted: Wanted
     index: int
     image: Image
+    thumbnail: bytes = b""

@@ -38,7 +38,9 @@ class Writer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Commit what is waiting, even after an interrupt: finished work is kept."""
         self._queue.put(None)
         self._thread.join()

@@ -26,7 +26,7 @@ Scores = npt.NDArray[np.float64]
 def precision_at(ranked: Ranked, k: int) -> Scores:
     """P@k [queries]: relevant cases among the first k, over k, also where fewer than k could be ranked."""
     _check_k(k)
-    return ranked[:, :k].sum(axis=1) / np.float64(k)
+    return np.asarray(ranked[:, :k].sum(axis=1) / np.float64(k), dtype=np.float64)
 
 
 def recall_at(ranked: Ranked, totals: Counts, k: int) -> Scores:

@@ -88,4 +88,6 @@ class Secret:
         try:
             return AESGCM(self._derive("seal")).decrypt(sealed[:12], sealed[12:], None)
         except (InvalidTag, ValueError) as error:
-            raise StoreError("A sealed value does not open with this store's key: restore the key it was made with.") from error
+            raise StoreError(
+                "A sealed value does not open with this store's key: restore the key it was made with."
+            ) from error

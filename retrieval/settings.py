@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(200.0, gt=0, description="largest single frame")
     max_frames: int = Field(20000, ge=1, description="most frames of one file or series")
     max_voxels_million: float = Field(600.0, gt=0, description="largest volume")
-    max_slices: int = Field(256, ge=1, description="most slices embedded of one volume, evenly spaced; part of the fingerprint")
+    max_slices: int = Field(
+        256, ge=1, description="most slices embedded of one volume, evenly spaced; part of the fingerprint"
+    )
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
 

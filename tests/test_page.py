@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from indexer.sandbox import Sandbox
+from retrieval.access import AccessKeys
+from retrieval.catalog import Catalog
 from retrieval.settings import Settings
 from tests.api_client import Seeded, seed
 from tests.studies import write_pictures, write_series
@@ -167,6 +170,21 @@ def test_an_empty_gallery_says_what_to_run(page: Page, tmp_path: Path) -> None:
         visit(page, server)
         expect(page.get_by_text("This gallery is empty")).to_be_visible()
         expect(page.get_by_text("precedent index")).to_be_visible()
+
+
+def test_a_gallery_with_keys_asks_for_one_and_shows_its_images(page: Page, tmp_path: Path, sandbox: Sandbox) -> None:
+    keyed = seed(tmp_path, sandbox)
+    with Catalog.open(Settings(home=keyed.home).url) as catalog:
+        token = AccessKeys(catalog.database).create_key("reader", "read")
+    with running(Settings(home=keyed.home, workers=2)) as server:
+        page.goto(f"{server.url}/#case={keyed.series[0]}")
+        page.get_by_label("API key").fill(token)
+        page.keyboard.press("Enter")
+        expect(page.locator("#viewer .slice")).to_have_attribute("src", re.compile("^blob:"))
+        page.keyboard.press("Escape")
+        expect(page.locator(".card img").first).to_have_js_property("complete", True)
+        page.locator(".face").first.click()
+        expect(page.locator(".hit")).not_to_have_count(0)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")])

@@ -437,7 +437,7 @@ def test_a_worker_can_not_smuggle_other_types(field: str, value: object) -> None
 def test_pixels_that_do_not_fit_their_description() -> None:
     image = Image(np.arange(12, dtype=np.uint16).reshape(3, 4), spacing=(0.5, 0.5))
     header, blob = frame_message(2, image)
-    index, back = frame_of(header, bytearray(blob))
+    index, back, _ = frame_of(header, bytearray(blob))
     assert index == 2
     assert back.spacing == (0.5, 0.5)
     np.testing.assert_array_equal(back.pixels, image.pixels)

@@ -176,7 +176,7 @@ def _draw_finding(canvas: Canvas, chances: Chances, finding: Finding, lungs: dic
 
 def _from_the_wall(canvas: Canvas, side: int) -> Plane:
     """Distance from the lateral chest wall, towards the spine."""
-    return np.clip(0.72 - side * canvas.x, 0, None)
+    return np.asarray(np.clip(0.72 - side * canvas.x, 0, None))
 
 
 def chest_lateral(chances: Chances, finding: Finding, columns: int) -> Picture:

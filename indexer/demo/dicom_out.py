@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PilImage
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -45,7 +47,7 @@ def write_picture(path: Path, exam: Exam, picture: Picture, seed: int) -> None:
     """One 2D DICOM instance; radiographs of every other patient are stored inverted, as MONOCHROME1."""
     series = (seed, exam.patient.patient_id, exam.study, exam.image, exam.modality)
     ds = _header(exam, seed, series, instance=1)
-    pixels = picture.pixels
+    pixels: npt.NDArray[Any] = picture.pixels
     if pixels.ndim == 3:
         ds.SamplesPerPixel, ds.PlanarConfiguration, ds.PhotometricInterpretation = 3, 0, "RGB"
     else:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Plane = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.floating[Any]]
 Point = tuple[float, float]
 Profile = Callable[[Plane], Plane]
 
@@ -123,7 +124,9 @@ def tree(
         tree(canvas, rng, end, child, reach * rng.uniform(0.62, 0.85), width * 0.74, gain * 0.88)
 
 
-def cloud(shape: tuple[int, ...], scale: float | Sequence[float], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def cloud(
+    shape: tuple[int, ...], scale: float | Sequence[float], rng: np.random.Generator
+) -> npt.NDArray[np.floating[Any]]:
     """Smooth noise, standard deviation about 1, with blobs of ``scale`` pixels (one for all axes or one each).
 
     Random weights on a coarse lattice, blended by cubic B-splines along one axis after the other.
@@ -135,7 +138,7 @@ def cloud(shape: tuple[int, ...], scale: float | Sequence[float], rng: np.random
     return np.asarray(noise / max(float(noise.std()), 1e-6), dtype=np.float32)
 
 
-def _blend(lattice: npt.NDArray[np.float32], axis: int, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _blend(lattice: npt.NDArray[np.floating[Any]], axis: int, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Cubic B-spline blend of a lattice along one axis at the places ``at``."""
     first = at.astype(np.intp)
     t = at - first
@@ -148,7 +151,7 @@ def _blend(lattice: npt.NDArray[np.float32], axis: int, at: npt.NDArray[np.float
 
 def texture(
     shape: tuple[int, ...], rng: np.random.Generator, scales: Sequence[float] = (3, 7, 16)
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.floating[Any]]:
     """Noise at several scales, the coarser the stronger, standard deviation about 1."""
     weights = np.sqrt(np.asarray(scales) / sum(scales))
     layers = (w * cloud(shape, s, rng) for w, s in zip(weights, scales, strict=True))
@@ -158,7 +161,7 @@ def texture(
 def to_levels(image: Plane, bits: int, low: float, high: float) -> npt.NDArray[np.uint16]:
     """Stored values 0 .. 2**bits - 1 from ``low`` .. ``high``, clipped."""
     top = (1 << bits) - 1
-    return np.round(np.clip((image - low) / (high - low), 0, 1) * top).astype(np.uint16)
+    return np.asarray(np.round(np.clip((image - low) / (high - low), 0, 1) * top), dtype=np.uint16)
 
 
 def grain(image: Plane, rng: np.random.Generator, noise: float, blur: float = 0.6) -> Plane:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -10,7 +12,7 @@ from indexer.demo.findings import Chances, Finding, Picture
 from indexer.demo.shapes import Canvas, Plane, ball, cloud, inside, path, radius_of, texture, tree
 
 FIELD_MM = 20.0
-Rgb = npt.NDArray[np.float32]
+Rgb = npt.NDArray[np.floating[Any]]
 _TONES = ((0.93, 0.76, 0.66), (0.87, 0.66, 0.54), (0.76, 0.55, 0.43))
 
 

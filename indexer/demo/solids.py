@@ -7,6 +7,7 @@ x and y run over [-1, 1] across the field of view; z runs over [-1, 1] from the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from scipy import ndimage
 
 from indexer.demo.shapes import cloud
 
-Solid = npt.NDArray[np.float32]
+Solid = npt.NDArray[np.floating[Any]]
 Spot = tuple[float, float, float]  # x, y, z
 
 
@@ -76,4 +77,4 @@ def scanned(voxels: Solid, rng: np.random.Generator, noise: float, blur: float =
     """What a scanner adds: in-plane unsharpness and correlated noise of standard deviation ``noise``."""
     soft = ndimage.gaussian_filter(voxels, (0, blur, blur))
     grain = ndimage.gaussian_filter(rng.standard_normal(voxels.shape, dtype=np.float32), (0, 0.7, 0.7))
-    return np.round(soft + grain * np.float32(noise / grain.std())).astype(np.int16)
+    return np.asarray(np.round(soft + grain * np.float32(noise / grain.std())), dtype=np.int16)
