@@ -171,11 +171,11 @@ def _where(loc: Iterable[Any]) -> str:
 
 
 def on_os_error(request: Request, error: Exception) -> JSONResponse:
-    """A full disk is 507; anything else of the operating system is our fault and told without its path."""
+    """A full disk is 507; anything else of the operating system is unforeseen."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         detail = "There is no space left for this request: free space on the data directory's disk, then try again."
         return render(request, BY_STATUS[507], detail)
-    return internal(request)
+    raise error  # unforeseen: the outermost guard logs it and answers 500
 
 
 def internal(request: Request) -> JSONResponse:
