@@ -5,7 +5,7 @@ Rescaling is done once and only here (``rescale`` or ``apply_lut``), so that no 
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -156,12 +156,13 @@ def to_display(image: Image, window: tuple[float, float] | None = None) -> npt.N
     """uint8 [rows, columns] or [rows, columns, 3] to show: the linear VOI function of PS3.3 C.11.2.1.2.
 
     The window (centre, width; in the units of the pixels) is the one given, else the file's own, else 40/400 HU for
-    CT, else the frame's 0.5 to 99.5 percentiles. Colour is returned as it is. NaN shows as black.
+    CT, else the frame's 0.5 to 99.5 percentiles. Colour, and 8-bit grey without a window, is returned as it is. NaN
+    shows as black.
     """
     pixels = image.pixels
-    if pixels.ndim == 3:
-        return np.ascontiguousarray(pixels, dtype=np.uint8)
     chosen = window or image.window or (CT_WINDOW if image.modality == "CT" else None)
+    if pixels.ndim == 3 or (chosen is None and pixels.dtype == np.uint8):
+        return np.ascontiguousarray(pixels, dtype=np.uint8)
     if chosen is not None and np.isfinite(chosen).all() and chosen[1] >= 1:
         centre, width = chosen[0] - 0.5, max(chosen[1] - 1.0, 1e-6)
         return _stretch(pixels, centre - width / 2, centre + width / 2)
@@ -184,19 +185,22 @@ def _stretch(pixels: Pixels, low: float, high: float) -> npt.NDArray[np.uint8]:
 
 
 def thumbnail(image: Image, side: int = 256) -> bytes:
-    """JPEG bytes, longest side ``side`` px at most, never enlarged; pixels that are not square in mm are made so."""
-    from PIL import Image as Picture
+    """JPEG bytes, longest side ``side`` px at most, never enlarged; pixels that are not square in mm are made so.
 
-    shown = to_display(image)
-    rows, columns = shown.shape[:2]
+    Made smaller first and windowed then: a tenth of the work on a radiograph, and nobody sees the difference.
+    """
+    import cv2
+
+    cv2.setNumThreads(0)  # one small picture at a time; and a forked worker must not count on a pool of threads
+    pixels = image.pixels
+    rows, columns = pixels.shape[:2]
     high, wide = float(rows), float(columns)
     if image.spacing and min(image.spacing) > 0 and 0.1 < image.spacing[0] / image.spacing[1] < 10:
         high *= image.spacing[0] / image.spacing[1]
     scale = min(1.0, side / max(high, wide))
     size = (max(1, round(wide * scale)), max(1, round(high * scale)))
-    picture = Picture.fromarray(shown)
-    if size != picture.size:
-        picture = picture.resize(size, Picture.Resampling.BICUBIC, reducing_gap=2.0)
-    packed = io.BytesIO()
-    picture.save(packed, "JPEG", quality=85)
-    return packed.getvalue()
+    if size != (columns, rows):
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    shown = to_display(replace(image, pixels=pixels))
+    packed = cv2.imencode(".jpg", shown[:, :, ::-1] if shown.ndim == 3 else shown, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return bytes(packed)

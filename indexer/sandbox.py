@@ -18,7 +18,7 @@ from indexer.sources import Frame, Rejection, Scan, Source, Wanted
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Image
 
-AHEAD = 4  # requests in flight per worker: one being decoded, the others decoded or waiting
+AHEAD = 32  # requests in flight per worker, so that a batch of small frames is ready when the encoder asks for it
 _MOST_REASON = 500  # characters
 R = TypeVar("R")
 

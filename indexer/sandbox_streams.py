@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from indexer.sandbox_pool import Worker
 
 STREAM_BYTES = 8 << 20  # of one request's answers waiting for the caller, beyond which its worker pauses
+AHEAD_BYTES = 128 << 20  # of all answers waiting for the caller, beyond which no further request is begun
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +39,7 @@ def in_order(
     started = 0
     try:
         while True:
-            while len(flying) < ahead and (request := next(coming, None)) is not None:
+            while _more(flying, threads, ahead) and (request := next(coming, None)) is not None:
                 flying.append(Stream(_bound(job, request), weight))
                 todo.put(flying[-1])
                 if started < threads:
@@ -53,6 +54,13 @@ def in_order(
             stream.abandon()
         for _ in range(started):
             todo.put(None)
+
+
+def _more(flying: deque[Stream[R]], threads: int, ahead: int) -> bool:
+    """Whether to begin another request: always for an idle thread, else while answers and requests ahead are few."""
+    if len(flying) < threads:
+        return True
+    return len(flying) < ahead and sum(stream.waiting_bytes for stream in flying) < AHEAD_BYTES
 
 
 def unwatched(worker: Worker | None) -> None:
@@ -84,6 +92,11 @@ class Stream(Generic[R]):
         self._worker: Worker | None = None
         self._done = self._abandoned = False
         self._error: BaseException | None = None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of answers that the caller has not taken; read without the lock, so a moment old at worst."""
+        return self._waiting_bytes
 
     def run(self) -> None:
         """Fill the stream; called once, by the thread that serves it."""

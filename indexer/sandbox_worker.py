@@ -37,6 +37,7 @@ STATUS = struct.Struct("!i")  # exit code of a worker, negative for a signal
 READY = b"ready\n"
 FILES_PER_WORKER = 2000  # then it is replaced, so that no leak of a codec adds up
 RSS_GROWTH = 256 << 20  # likewise when it holds on to this much more than at its start
+NICE = 5  # decoding yields to the encoder and to searches: they set the pace, and a few decoded frames are always ahead
 _PR_SET_PDEATHSIG = 1
 
 
@@ -134,6 +135,7 @@ def _confine(limits: Limits, template: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         resource.setrlimit(kind, (most, most))
+    os.nice(NICE)
 
 
 class _Worker:
