@@ -22,7 +22,7 @@ from api.schemas import (
     QueryBody,
     SearchAnswer,
 )
-from retrieval.catalog_types import GalleryCounts
+from retrieval.catalog.types import GalleryCounts
 from retrieval.filters import Filter, parse
 from retrieval.types import Attributes, Case, Hit, Label, SearchResult
 

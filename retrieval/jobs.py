@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from retrieval.catalog_rows import clean
+from retrieval.catalog.rows import clean
 from retrieval.database import Database, now
 from retrieval.errors import ConflictError, NotFoundError
 from retrieval.schema import jobs

@@ -56,7 +56,7 @@ class Secret:
         except FileExistsError:
             return cls.open(path)
         finally:
-            os.unlink(temporary)
+            temporary.unlink()
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

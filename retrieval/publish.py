@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from retrieval.catalog import Catalog
-from retrieval.catalog_types import Binding, GenerationRow
+from retrieval.catalog.types import Binding, GenerationRow
 from retrieval.errors import FingerprintMismatch, NotFoundError, UsageError
 from retrieval.generations import check_generation, generations_folder, open_generation, publishing, sweep, write
 from retrieval.heads import Heads

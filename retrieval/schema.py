@@ -5,7 +5,7 @@ Two choices that the rest relies on:
 * Keys and tombstone numbers come from the counters in ``gallery``, a row that is only changed under the one writer
   lock (``retrieval.database``). So they become visible in ascending order, and are never used twice.
 * Text that is compared without regard to case has the collation "C" on PostgreSQL, so that ``lower`` folds A-Z and
-  nothing else there, as it does on SQLite and in ``retrieval.filter_tree.fold``.
+  nothing else there, as it does on SQLite and in ``retrieval.filters.tree.fold``.
 
 ``REVISION`` is the Alembic revision these tables are at; a test holds the two together.
 """

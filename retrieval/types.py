@@ -195,9 +195,10 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked. ``frames`` are those of the query's case, for positions in matches; ``key`` is its own key when stored.
+    """What is asked. ``patient_key`` is what ``same_patient`` goes by, "" when unknown.
 
-    ``patient_key`` and ``study_uid`` are what ``same_patient`` and exclusion go by; "" when unknown.
+    ``key``: its own key when it is on file, so that it does not find itself. ``frames``: those of its case, for the
+    positions in matches.
     """
 
     embedding: Embedding
@@ -208,7 +209,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class GalleryState:
-    """What a gallery is at this moment. ``damaged`` is "" or the sentence that says what was wrong with its generation."""
+    """What a gallery is now. ``damaged``: "" or the sentence that says what is wrong with its generation."""
 
     size: int
     encoder: str

@@ -25,7 +25,7 @@ from indexer.limits import Limits
 from indexer.readers import dicom
 from indexer.readers.base import HEAD_BYTES
 from indexer.readers.dicom import DicomReader
-from indexer.readers.dicom_structure import walk
+from indexer.readers.dicom.structure import walk
 from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from retrieval.catalog import Catalog
 from retrieval.errors import UsageError
-from retrieval.filter_tree import NUMBER_FIELDS, TEXT_FIELDS
 from retrieval.filters import And, Equals, Filter, Not, OneOf, Or, Prefix, Range, holds, parse, parse_text
+from retrieval.filters.tree import NUMBER_FIELDS, TEXT_FIELDS
 from retrieval.types import Attributes, Case, CaseKind, Label
 from tests.databases import FINGERPRINT, embedded
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.label_columns import label_values, number
 from indexer.labels import LabelTable, RowFacts
+from indexer.labels.columns import label_values, number
 from retrieval.errors import UsageError
 from retrieval.types import Attributes, Label
 from tests.shared_data import shared_root

@@ -21,7 +21,6 @@ from retrieval.errors import FingerprintMismatch
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import CaseKind
-
 from retrieval.verify import verify
 from tests.studies import contents, index_all, open_gallery, write_pictures, write_series
 
@@ -89,7 +88,7 @@ def test_a_damaged_slice_is_left_out_and_told(tmp_path: Path, sandbox: Sandbox) 
             assert report.files[FileStatus.FAILED] == 1 and report.failures[0].source.path == paths[3]
             (case,) = gallery.catalog.list_cases()
             assert len(case.frames) == 5
-        key, embedding = gallery.catalog.embedding(case.case_id)
+        _, embedding = gallery.catalog.embedding(case.case_id)
         assert embedding.slices.shape[0] == 5
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.catalog import Catalog
-from retrieval.catalog_types import Binding
+from retrieval.catalog.types import Binding
 from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding, UnitRows
 
 DIM = 16

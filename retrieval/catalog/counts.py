@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, func, select
 
-from retrieval.catalog_types import GalleryCounts, LabelCounts, ValueCounts
+from retrieval.catalog.types import GalleryCounts, LabelCounts, ValueCounts
 from retrieval.schema import cases, labels
 
 MOST_VALUES = 100

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import delete, func, insert, select, update
 
-from retrieval import verify_catalog
 from retrieval.catalog import Catalog
-from retrieval.catalog_reads import chunks
-from retrieval.catalog_rows import FLOAT32
-from retrieval.catalog_vectors import Bound, bound_encoder
+from retrieval.catalog.reads import chunks
+from retrieval.catalog.rows import FLOAT32
+from retrieval.catalog.vectors import Bound, bound_encoder
 from retrieval.encoders.pooling import Pooling, pool
 from retrieval.errors import StoreError
 from retrieval.generations import BUILDING, NAME, generations_folder, publishing, sweep
@@ -25,7 +24,8 @@ from retrieval.indexes.base import VectorIndex
 from retrieval.publish import publish
 from retrieval.schema import cases, embeddings, gallery, slices, tombstones
 from retrieval.types import Keys
-from retrieval.verify_index import damaged_previous, foreign_to, open_live, strangers
+from retrieval.verify import catalog as verify_catalog
+from retrieval.verify.index import damaged_previous, foreign_to, open_live, strangers
 
 QUARANTINE = "quarantine"
 _VECTORS = {"no-vector", "no-slices", "unfit-vectors", "unfit-slices", "unknown-encoder", "undeleted"}

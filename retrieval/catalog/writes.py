@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Table, delete, func, insert, select, update
 
-from retrieval.catalog_reads import chunks, read_case, read_cases
-from retrieval.catalog_rows import (
+from retrieval.catalog.reads import chunks, read_case, read_cases
+from retrieval.catalog.rows import (
     attribute_columns,
     case_columns,
     clean,
@@ -19,7 +19,7 @@ from retrieval.catalog_rows import (
     label_columns,
     pack_frames,
 )
-from retrieval.catalog_types import Outcome
+from retrieval.catalog.types import Outcome
 from retrieval.database import now
 from retrieval.schema import (
     cases,

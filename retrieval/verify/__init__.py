@@ -7,14 +7,14 @@ from pathlib import Path
 
 from sqlalchemy import Select, func, select
 
-from retrieval import verify_catalog
 from retrieval.catalog import Catalog
-from retrieval.catalog_vectors import Bound, bound_encoder
+from retrieval.catalog.vectors import Bound, bound_encoder
 from retrieval.generations import generations_folder, publishing
 from retrieval.heads import Heads
-from retrieval.repair import repair as repair_findings
 from retrieval.schema import embeddings, slices
-from retrieval.verify_index import Comparison, Opened, damaged_previous, foreign_to, open_live, stale, strangers
+from retrieval.verify import catalog as verify_catalog
+from retrieval.verify.index import Comparison, Opened, damaged_previous, foreign_to, open_live, stale, strangers
+from retrieval.verify.repair import repair as repair_findings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.catalog_types import Binding, GenerationRow
+from retrieval.catalog.types import Binding, GenerationRow
 from retrieval.errors import StoreError
 from retrieval.generations import LOCK_FILE, NAME, check_generation, open_generation
 from retrieval.heads import Heads

@@ -15,8 +15,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from indexer.geometry import Vector, cross, directions, dot, unit
-from indexer.readers import dicom_values as values
-from indexer.readers.dicom_geometry import stacked
+from indexer.readers.dicom import values
+from indexer.readers.dicom.geometry import stacked
 from indexer.sources import Plane
 from retrieval.types import Pixels
 

@@ -11,8 +11,8 @@ from datetime import date
 
 from pydicom.dataset import Dataset
 
-from indexer.readers import dicom_values as values
-from indexer.readers.dicom_words import ANATOMY, VIEWS, WEIGHTINGS
+from indexer.readers.dicom import values
+from indexer.readers.dicom.words import ANATOMY, VIEWS, WEIGHTINGS
 from retrieval.types import Attributes
 
 _CODE = re.compile(r"[A-Z][A-Z0-9]{1,7}\Z")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Select, Table, exists, func, or_, select
 
-from retrieval.catalog_rows import FLOAT16, FLOAT32, INT32
-from retrieval.catalog_vectors import Bound
+from retrieval.catalog.rows import FLOAT16, FLOAT32, INT32
+from retrieval.catalog.vectors import Bound
 from retrieval.database import Database
 from retrieval.indexes.rows import UNIT_TOLERANCE
 from retrieval.schema import (
@@ -98,7 +98,7 @@ def stored_vectors(database: Database, bound: Bound) -> Iterator[tuple[Keys, Uni
 
 
 def unit(rows: UnitRows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """For each row whether it is finite and of length 1. By the rule of ``retrieval.catalog_checks``."""
+    """For each row whether it is finite and of length 1. By the rule of ``retrieval.catalog.checks``."""
     with np.errstate(invalid="ignore", over="ignore"):
         norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         fit: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.abs(norms - 1.0) <= UNIT_TOLERANCE

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from retrieval.catalog_types import GenerationRow
-from retrieval.catalog_vectors import need_bound
+from retrieval.catalog.types import GenerationRow
+from retrieval.catalog.vectors import need_bound
 from retrieval.database import now
 from retrieval.errors import ConflictError, NotFoundError
 from retrieval.heads import Heads

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 
 from indexer.geometry import Vector, cross, directions
-from indexer.readers import dicom_values as values
+from indexer.readers.dicom import values
 from indexer.sources import Plane
 
 _SIEMENS_B = re.compile(r"ep_b(\d{1,5})")

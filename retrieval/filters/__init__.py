@@ -20,8 +20,8 @@ import re
 from typing import Any
 
 from retrieval.errors import UsageError
-from retrieval.filter_sql import to_sql
-from retrieval.filter_tree import (
+from retrieval.filters.sql import to_sql
+from retrieval.filters.tree import (
     ALLOWED,
     LABEL,
     NUMBER_FIELDS,

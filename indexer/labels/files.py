@@ -1,4 +1,4 @@
-"""Rows of text out of a .csv or .parquet file, one at a time; ``indexer.label_columns`` knows what they mean."""
+"""Rows of text out of a .csv or .parquet file, one at a time; ``indexer.labels.columns`` knows what they mean."""
 
 from __future__ import annotations
 

@@ -8,9 +8,13 @@ from typing import Self
 
 from sqlalchemy import insert, select, update
 
-from retrieval import catalog_counts, catalog_generations, catalog_reads, catalog_vectors, catalog_writes
-from retrieval.catalog_checks import check
-from retrieval.catalog_types import (
+from retrieval.catalog import counts as catalog_counts
+from retrieval.catalog import generations as catalog_generations
+from retrieval.catalog import reads as catalog_reads
+from retrieval.catalog import vectors as catalog_vectors
+from retrieval.catalog import writes as catalog_writes
+from retrieval.catalog.checks import check
+from retrieval.catalog.types import (
     Binding,
     GalleryCounts,
     GenerationRow,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Double, and_, false, func, literal, not_, or_, select, true
 
-from retrieval.filter_tree import (
+from retrieval.filters.tree import (
     LABEL,
     NUMBER_FIELDS,
     And,

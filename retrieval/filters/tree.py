@@ -4,14 +4,14 @@ There are two truth values: a comparison with something unknown is false, and it
 without regard to the case of A-Z, whole values to whole values. A case may have several values of a label; a comparison
 holds when it holds for one of them. Label names are matched as written.
 
-``retrieval.filter_sql`` says the same in SQL; a property test holds the two together on both databases.
+``retrieval.filters.sql`` says the same in SQL; a property test holds the two together on both databases.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retrieval.catalog_rows import clean
+from retrieval.catalog.rows import clean
 from retrieval.types import Case
 
 TEXT_FIELDS = ("modality", "body_part", "view", "laterality", "sex", "manufacturer", "source", "kind")

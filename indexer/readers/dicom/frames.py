@@ -8,10 +8,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from indexer.limits import Limits
-from indexer.readers import dicom_values as values
-from indexer.readers.dicom_codecs import ENCAPSULATED_NATIVE, NATIVE, PixelFormat, check_syntax, decode
-from indexer.readers.dicom_inflate import Inflated
-from indexer.readers.dicom_structure import BIG_ENDIAN, DEFLATED, PixelElement, Structure
+from indexer.readers.dicom import values
+from indexer.readers.dicom.codecs import ENCAPSULATED_NATIVE, NATIVE, PixelFormat, check_syntax, decode
+from indexer.readers.dicom.inflate import Inflated
+from indexer.readers.dicom.structure import BIG_ENDIAN, DEFLATED, PixelElement, Structure
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Pixels
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from indexer.label_files import SEPARATOR
+from indexer.labels.files import SEPARATOR
 from retrieval.errors import UsageError
 from retrieval.types import Attributes, Label
 

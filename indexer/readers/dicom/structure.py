@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn
 
 from indexer.limits import Limits
-from indexer.readers.dicom_inflate import HEADER_BYTES, Inflated
+from indexer.readers.dicom.inflate import HEADER_BYTES, Inflated
 from retrieval.errors import LimitExceeded, RejectedInput
 
 IMPLICIT = "1.2.840.10008.1.2"

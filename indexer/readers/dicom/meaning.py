@@ -10,9 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from indexer import pixels as px
-from indexer.readers import dicom_values as values
-from indexer.readers.dicom_codecs import PixelFormat
-from indexer.readers.dicom_geometry import macro
+from indexer.readers.dicom import values
+from indexer.readers.dicom.codecs import PixelFormat
+from indexer.readers.dicom.geometry import macro
 from retrieval.errors import RejectedInput
 from retrieval.types import Pixels
 

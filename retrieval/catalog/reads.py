@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from retrieval.catalog_rows import case_of
-from retrieval.catalog_types import Labelled
+from retrieval.catalog.rows import case_of
+from retrieval.catalog.types import Labelled
 from retrieval.errors import NotFoundError, UsageError
 from retrieval.filters import Filter, to_sql
 from retrieval.schema import cases, files, frames, labels, reports, thumbnails

@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from indexer.readers.dicom_values import quiet, uid_name
+from indexer.readers.dicom.values import quiet, uid_name
 from retrieval.errors import RejectedInput
 from retrieval.types import Pixels
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
-from retrieval.catalog_reads import CHUNK, as_keys, chunks
-from retrieval.catalog_rows import slices_of, stack
-from retrieval.catalog_types import Binding
+from retrieval.catalog.reads import CHUNK, as_keys, chunks
+from retrieval.catalog.rows import slices_of, stack
+from retrieval.catalog.types import Binding
 from retrieval.errors import NotFoundError, StoreError
 from retrieval.schema import cases, embeddings, encoders, gallery, slices, tombstones
 from retrieval.types import Embedding, Keys, UnitRows

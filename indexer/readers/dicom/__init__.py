@@ -19,16 +19,16 @@ from pydicom.filereader import read_dataset
 from indexer import pixels as px
 from indexer.geometry import position_along
 from indexer.limits import Limits
-from indexer.readers import dicom_values as values
 from indexer.readers.bytes import digest, open_source
-from indexer.readers.dicom_attributes import attributes_of, declared_labels
-from indexer.readers.dicom_codecs import PixelFormat
-from indexer.readers.dicom_frames import FrameBytes, format_of
-from indexer.readers.dicom_geometry import frame_groups, planes_of, spacing_of
-from indexer.readers.dicom_meaning import meaning, rescale_of
-from indexer.readers.dicom_mosaic import COUNT_TAG, CSA_TAG, Mosaic, is_mosaic, mosaic_of
-from indexer.readers.dicom_structure import Structure, looks_like_dicom, walk
-from indexer.readers.dicom_words import IMAGE_TYPES
+from indexer.readers.dicom import values
+from indexer.readers.dicom.attributes import attributes_of, declared_labels
+from indexer.readers.dicom.codecs import PixelFormat
+from indexer.readers.dicom.frames import FrameBytes, format_of
+from indexer.readers.dicom.geometry import frame_groups, planes_of, spacing_of
+from indexer.readers.dicom.meaning import meaning, rescale_of
+from indexer.readers.dicom.mosaic import COUNT_TAG, CSA_TAG, Mosaic, is_mosaic, mosaic_of
+from indexer.readers.dicom.structure import Structure, looks_like_dicom, walk
+from indexer.readers.dicom.words import IMAGE_TYPES
 from indexer.sources import Plane, Scan, Source
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Attributes, Image

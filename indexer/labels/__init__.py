@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from indexer.label_columns import PATH, UIDS, Columns, attributes_of, label_values, labels_of, number, understand
-from indexer.label_files import RawTable, Row, open_table
+from indexer.labels.columns import PATH, UIDS, Columns, attributes_of, label_values, labels_of, number, understand
+from indexer.labels.files import RawTable, Row, open_table
 from retrieval.errors import UsageError
 from retrieval.types import Attributes, Label
 
