@@ -21,8 +21,6 @@ CONFIDENT_PERCENTILE = 95.0
 class Samples(Protocol):
     """Where sampled vectors come from (the catalog)."""
 
-    def count(self) -> int: ...
-
     def sample(self, n: int) -> UnitRows:
         """At most n stored vectors, the same ones for the same content."""
         ...
@@ -36,9 +34,8 @@ class Background:
         self._drawn_at = -1
         self._lock = threading.Lock()
 
-    def of(self, source: Samples) -> Background:
-        """Brought up to date with the source; cheap when nothing much has changed."""
-        size = source.count()
+    def of(self, source: Samples, size: int) -> Background:
+        """Brought up to date with a source of ``size`` vectors; free when nothing much has changed."""
         with self._lock:
             if self._drawn_at < 0 or size > 2 * self._drawn_at or 2 * size < self._drawn_at:
                 self._pairs = pair_similarities(source.sample(SAMPLE))

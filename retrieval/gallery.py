@@ -199,8 +199,8 @@ class Gallery:
             lambda keys: self.catalog.groups(keys, group),
             max(k, RERANK_CANDIDATES) if rerank else k,
         )
-        hits = self._hits(query, found, k, rerank=rerank)
-        background = self._background.of(self.catalog)
+        background = self._background.of(self.catalog, len(snapshot))
+        hits = self._hits(query, found, k, background, rerank=rerank)
         return SearchResult(
             hits=hits,
             encoder=self.encoder.card.name,
@@ -227,7 +227,7 @@ class Gallery:
             raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
         return (own if allowed is None else np.intersect1d(allowed, own)), itself
 
-    def _hits(self, query: Query, found: Ranked, k: int, *, rerank: bool) -> tuple[Hit, ...]:
+    def _hits(self, query: Query, found: Ranked, k: int, background: Background, *, rerank: bool) -> tuple[Hit, ...]:
         """The cases of the ranked keys. One deleted by another process since the index was read is left out."""
         slices = self.catalog.slices(found.keys)
         pairs = zip(found.keys.tolist(), found.similarities.tolist(), strict=True)
@@ -238,7 +238,6 @@ class Gallery:
         scored = scored[:k]
         cases = self.catalog.cases(np.array([key for key, _ in scored], dtype=np.int64))
         alive = [(key, similarity) for key, similarity in scored if key in cases]
-        background = self._background.of(self.catalog)
         return tuple(
             Hit(rank, cases[key], score, background.percentile(score), _matches(query, cases[key], *slices[key]))
             for rank, (key, score) in enumerate(alive, start=1)
