@@ -48,7 +48,7 @@ def demo(
         else:
             for source, report in reports.items():
                 err().print(f"\n{source}", style="bold")
-                print_report(report, unmatched_rows=0, generation="", dry_run=False, failures=False)
+                print_report(report, unmatched_rows=0, generation="", dry_run=False)
     if serve:
         start(settings)
 

@@ -33,8 +33,8 @@ def report_json(report: Report, *, unmatched_rows: int, generation: str, dry_run
     }
 
 
-def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_run: bool, failures: bool = True) -> None:
-    """Counts on stdout; with ``failures`` each failed file with its reason on stderr."""
+def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_run: bool) -> None:
+    """Counts on stdout; each failed file with its reason on stderr."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for status in FileStatus:
         table.add_row(f"files {status.value.replace('_', ' ')}", f"{report.files[status]:,}")
@@ -59,8 +59,7 @@ def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_ru
         )
     if generation:
         console.print(f"Published index {generation}.")
-    if failures:
-        _print_failures(report)
+    _print_failures(report)
     if report.interrupted:
         err().print("Interrupted. What was finished is kept; run the same command again to go on.")
 
