@@ -26,8 +26,9 @@ def serve(
 
 
 def start(settings: Settings) -> None:
-    """Serve until Ctrl-C."""
-    with Catalog.open(settings.url) as catalog:
+    """Serve until Ctrl-C; where there is no gallery yet, an empty one to upload to."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with Catalog.open(settings.url, create=True) as catalog:
         if not is_loopback(settings.host) and not _has_keys(catalog):
             raise UsageError(
                 f"Refusing to listen on {settings.host} without access keys: anyone on the network could read the "
