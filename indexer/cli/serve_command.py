@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
@@ -36,8 +36,8 @@ def start(settings: Settings) -> None:
             )
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     err().print(f"Precedent is at http://{shown}:{settings.port} (Ctrl-C stops it).", markup=False)
-    server = import_module("api.server")  # by name: the indexer does not depend on the service built upon it
-    server.serve(settings)
+    (http,) = entry_points(group="precedent.services", name="http")  # built upon the indexer, so not imported by it
+    http.load()(settings)
 
 
 def _has_keys(catalog: Catalog) -> bool:
