@@ -198,3 +198,19 @@ def test_a_python_session(tmp_path: Path, sandbox: Sandbox) -> None:
 
         assert nearest.sha256 == hashlib.sha256((folder / "003.png").read_bytes()).hexdigest()
         assert found.hits[0].percentile > 90 and not found.no_confident_match
+
+
+def test_a_damaged_slice_of_a_query_is_left_out_and_told(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = write_series(tmp_path / "in", 8, seed=13)
+    with open_gallery(tmp_path / "home") as gallery:
+        whole = read_query(gallery, sandbox, [tmp_path / "in"])
+        paths[5].write_bytes(paths[5].read_bytes()[:-500])
+        asked = read_query(gallery, sandbox, [tmp_path / "in"])
+        assert len(asked.images) == len(whole.images) - 1 == len(asked.query.embedding.slice_frames)
+        assert any("1 of" in warning for warning in asked.warnings)
+        positions = [frame.position_mm for frame in asked.query.frames]
+        assert positions == sorted(positions) and len(positions) == 7
+        for path in paths:
+            path.write_bytes(path.read_bytes()[:-500])
+        with pytest.raises(RejectedInput):
+            read_query(gallery, sandbox, [tmp_path / "in"])
