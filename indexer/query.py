@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.assemble import CasePlan, assemble, group_key
-from indexer.drafts import draft_of
+from indexer.drafts import Draft, draft_of, without_files
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
-from indexer.sources import Rejection, Scan
+from indexer.sources import Rejection, Scan, Source
 from indexer.walk import walk
 from retrieval.errors import LimitExceeded, NotFoundError, RejectedInput, UsageError
 from retrieval.gallery import Gallery
@@ -41,15 +41,28 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
         raise _why_none(scans, rejections)
     plan = max(plans, key=lambda p: (len(p.frames), p.case_id))
     draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
-    images: list[Image] = []
-    for reply in sandbox.read(draft.wanted):
-        if isinstance(reply, Rejection):
-            raise _error(reply)
-        images.append(reply.image)
+    draft, images = _decoded(sandbox, draft)
     embedding = replace(gallery.embed(images), slice_frames=draft.chosen)
     case = _known(gallery, draft.case)
     query = Query(embedding, case.patient_key, case.key, draft.case.frames)
-    return QueryCase(query, case, tuple(images), _warnings(plan, plans, rejections))
+    return QueryCase(query, case, tuple(images), _warnings(draft.case.warnings, plans, rejections))
+
+
+def _decoded(sandbox: Sandbox, draft: Draft) -> tuple[Draft, list[Image]]:
+    """The chosen frames; files that can't be decoded are left out and told, as when indexing."""
+    images: list[tuple[Source, Image]] = []
+    failed: dict[Source, Rejection] = {}
+    for reply in sandbox.read(draft.wanted):
+        if isinstance(reply, Rejection):
+            failed[reply.source] = reply
+        else:
+            images.append((reply.wanted.source, reply.image))
+    kept = [image for source, image in images if source not in failed]
+    if failed and not kept:
+        raise _error(next(iter(failed.values())))
+    if failed:
+        draft = without_files(draft, frozenset(n for n, scan in enumerate(draft.scans) if scan.source in failed))
+    return draft, kept
 
 
 def _sorted(answers: Iterable[Scan | Rejection]) -> tuple[list[Scan], list[Rejection]]:
@@ -96,12 +109,10 @@ def _known(gallery: Gallery, case: Case) -> Case:
     return gallery.case(case.case_id)
 
 
-def _warnings(plan: CasePlan, plans: Sequence[CasePlan], rejections: Sequence[Rejection]) -> tuple[str, ...]:
-    told = list(plan.warnings)
+def _warnings(of_case: Sequence[str], plans: Sequence[CasePlan], rejections: Sequence[Rejection]) -> tuple[str, ...]:
+    told = list(of_case)
     if len(plans) > 1:
-        told.append(
-            f"The files hold {len(plans)} cases; the one with the most frames ({len(plan.frames)}) is searched."
-        )
+        told.append(f"The files hold {len(plans)} cases; the one with the most frames is searched.")
     refused = [rejection for rejection in rejections if rejection.stage != "sniff"]
     if refused:
         told.append(f"{len(refused)} of the files could not be read; the first reason: {refused[0].reason}")

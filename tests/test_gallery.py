@@ -200,17 +200,27 @@ def test_a_python_session(tmp_path: Path, sandbox: Sandbox) -> None:
         assert found.hits[0].percentile > 90 and not found.no_confident_match
 
 
+def damage(path: Path) -> None:
+    """Turn a slice into RLE and break its first segment: its header is sound, its pixels are not."""
+    import pydicom
+
+    made = pydicom.dcmread(path)
+    made.compress(pydicom.uid.RLELossless)
+    made.PixelData = made.PixelData.replace(made.PixelData[-60:-20], bytes(40))
+    made.save_as(path)
+
+
 def test_a_damaged_slice_of_a_query_is_left_out_and_told(tmp_path: Path, sandbox: Sandbox) -> None:
     paths = write_series(tmp_path / "in", 8, seed=13)
     with open_gallery(tmp_path / "home") as gallery:
         whole = read_query(gallery, sandbox, [tmp_path / "in"])
-        paths[5].write_bytes(paths[5].read_bytes()[:-500])
+        damage(paths[5])
         asked = read_query(gallery, sandbox, [tmp_path / "in"])
         assert len(asked.images) == len(whole.images) - 1 == len(asked.query.embedding.slice_frames)
         assert any("1 of" in warning for warning in asked.warnings)
         positions = [frame.position_mm for frame in asked.query.frames]
         assert positions == sorted(positions) and len(positions) == 7
-        for path in paths:
-            path.write_bytes(path.read_bytes()[:-500])
+        for path in paths[:5] + paths[6:]:
+            damage(path)
         with pytest.raises(RejectedInput):
             read_query(gallery, sandbox, [tmp_path / "in"])
