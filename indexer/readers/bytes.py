@@ -15,11 +15,14 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from indexer.limits import Limits
 from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CHUNK = 1 << 20
 KEPT_MEMBER = 32 << 20  # a member up to this size is unpacked once for sniffing, hashing and reading
@@ -164,7 +167,7 @@ def check_ratio(packed: int, unpacked: int, limits: Limits, stage: str) -> None:
 
 
 def open_archive(path: Path, limits: Limits) -> zipfile.ZipFile:
-    """The zip at ``path``, its directory checked against the limits before it is parsed. Shared: never close it."""
+    """The zip at ``path``, its directory checked against the limits before it is parsed. Shared; holds no file open."""
     try:
         status = path.stat()
     except OSError as error:
@@ -174,11 +177,11 @@ def open_archive(path: Path, limits: Limits) -> zipfile.ZipFile:
 
 @functools.lru_cache(maxsize=4)
 def _archive(path: Path, identity: tuple[int, ...], limits: Limits) -> zipfile.ZipFile:
-    """Kept open, as the members of one archive are read one after another and its directory may be long."""
+    """Kept parsed, as the members of one archive are read one after another and its directory may be long."""
     try:
         with open_file(path, limits) as stream:
             _check_directory(stream, limits)
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(cast(BinaryIO, _Reopened(path, identity[2], limits)))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
         raise RejectedInput("sniff", "The zip archive is damaged: its directory can't be read.") from error
     total = sum(info.file_size for info in archive.infolist())
@@ -188,6 +191,39 @@ def _archive(path: Path, identity: tuple[int, ...], limits: Limits) -> zipfile.Z
         )
     check_ratio(identity[2], total, limits, "sniff")
     return archive
+
+
+class _Reopened(io.RawIOBase):
+    """A file that is open only while it is read: an upload that has been deleted must not live on in a descriptor."""
+
+    def __init__(self, path: Path, size: int, limits: Limits) -> None:
+        self._path = path
+        self._size = size
+        self._limits = limits
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError("the position is before the start of the file")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: Buffer) -> int:
+        with open_file(self._path, self._limits) as file:
+            file.seek(self._at)
+            got = cast(io.BufferedReader, file).readinto(buffer)
+        self._at += got
+        return got
 
 
 def _check_directory(stream: BinaryIO, limits: Limits) -> None:
