@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_data import shared_root
 
 from indexer.assemble import CasePlan, assemble, case_id, derived_uid, group_key
 from indexer.limits import Limits
@@ -20,6 +19,7 @@ from indexer.readers.dicom import DicomReader
 from indexer.sources import Plane, Scan, Source
 from retrieval.errors import LimitExceeded
 from retrieval.types import Attributes, CaseKind
+from tests.shared_data import shared_root
 
 LIMITS = Limits()
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))

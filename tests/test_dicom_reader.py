@@ -10,19 +10,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import (
-    AXIAL,
-    CORONAL,
-    DX,
-    REPORT,
-    SAGITTAL,
-    SC,
-    US_LOOP,
-    ct_slice,
-    dataset,
-    enhanced_mr,
-    save,
-)  # fmt: skip
 from pydicom import dcmwrite
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -36,6 +23,19 @@ from indexer.readers.dicom import DicomReader
 from indexer.sources import Scan, Source
 from retrieval.errors import RejectedInput
 from retrieval.types import Image
+from tests.dicom_files import (
+    AXIAL,
+    CORONAL,
+    DX,
+    REPORT,
+    SAGITTAL,
+    SC,
+    US_LOOP,
+    ct_slice,
+    dataset,
+    enhanced_mr,
+    save,
+)  # fmt: skip
 
 READER = DicomReader()
 LIMITS = Limits()
@@ -361,3 +361,20 @@ def test_bare_data_sets_and_zip_members(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_other_formats_are_left_alone(head: bytes) -> None:
     assert not READER.can_read(head, "x.dcm")
+
+
+def test_a_gzipped_file_reads_as_the_file(tmp_path: Path) -> None:
+    import gzip
+
+    plain = save(ct_slice((0.0, 0.0, 1.0)), tmp_path / "plain.dcm")
+    packed = tmp_path / "packed.dcm.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    reader, limits = DicomReader(), Limits()
+    one, other = reader.scan(Source(plain), limits), reader.scan(Source(packed), limits)
+    assert (one.sop_uid, one.rows, one.planes) == (other.sop_uid, other.rows, other.planes)
+    assert one.sha256 != other.sha256  # each its own bytes
+    (_, first), (_, second) = (*reader.read(Source(plain), None, limits), *reader.read(Source(packed), None, limits))
+    assert np.array_equal(first.pixels, second.pixels)
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(RejectedInput, match="truncated"):
+        reader.scan(Source(packed), limits)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import US_LOOP, ct_slice, dataset, enhanced_mr, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
@@ -19,7 +18,6 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
-from shared_data import shared_root
 
 from indexer.limits import Limits
 from indexer.readers import dicom
@@ -28,6 +26,8 @@ from indexer.readers.dicom import DicomReader
 from indexer.readers.dicom.structure import walk
 from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
+from tests.dicom_files import US_LOOP, ct_slice, dataset, enhanced_mr, save
+from tests.shared_data import shared_root
 
 READER = DicomReader()
 LIMITS = Limits()

@@ -12,7 +12,7 @@ from typing import cast
 
 from indexer.limits import Limits
 from indexer.readers.base import HEAD_BYTES, Reader
-from indexer.readers.bytes import open_source
+from indexer.readers.bytes import GZIP, open_source
 from indexer.sources import Source
 from retrieval.errors import RejectedInput
 
@@ -23,7 +23,6 @@ _REGISTERED = (  # those with a signature first, DICOM last: it must also be tri
     "indexer.readers.nifti:NiftiReader",
     "indexer.readers.dicom:DicomReader",
 )
-_GZIP = b"\x1f\x8b"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -63,7 +62,7 @@ def sniffed(source: Source, limits: Limits) -> bytes:
     """The first bytes, after gunzip when they are gzip."""
     with open_source(source, limits) as stream:
         head = stream.read(HEAD_BYTES)
-        if not head.startswith(_GZIP):
+        if not head.startswith(GZIP):
             return head
         head += stream.read(HEAD_BYTES)
     try:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 KEPT_MEMBER = 32 << 20  # a member up to this size is unpacked once for sniffing, hashing and reading
 RATIO_FROM = 16 << 20  # below this many unpacked bytes, no ratio is suspicious
+GZIP = b"\x1f\x8b"
 DEFLATE_MOST = 1032  # RFC 1951: the most bytes one byte of deflate can stand for
 _CENTRAL_HEADER = b"PK\x01\x02"
 _END_RECORD = b"PK\x05\x06"
@@ -47,6 +48,18 @@ def open_source(source: Source, limits: Limits) -> BinaryIO:
     if info is not None and info.file_size <= KEPT_MEMBER:
         return io.BytesIO(_unpack_once(archive, source.member, limits))
     return io.BytesIO(_unpack(archive, source.member, limits))
+
+
+def open_unpacked(source: Source, limits: Limits) -> BinaryIO:
+    """As ``open_source``; a gzipped source is unpacked into memory, within the limits, its checksum verified."""
+    stream = open_source(source, limits)
+    if stream.read(len(GZIP)) != GZIP:
+        stream.seek(0)
+        return stream
+    with stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        return io.BytesIO(gunzip(stream, size, limits).read(limits.unpacked_bytes))
 
 
 def digest(source: Source, limits: Limits) -> tuple[str, int]:

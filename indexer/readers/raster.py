@@ -16,7 +16,7 @@ from PIL import ImageOps
 
 from indexer.limits import Limits
 from indexer.pixels import narrow
-from indexer.readers.bytes import digest, open_source
+from indexer.readers.bytes import digest, open_unpacked
 from indexer.sources import Scan, Source
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Image, Pixels
@@ -46,7 +46,7 @@ class RasterReader:
         )
 
     def scan(self, source: Source, limits: Limits) -> Scan:
-        with open_source(source, limits) as stream, _opened(stream, limits) as picture:
+        with open_unpacked(source, limits) as stream, _opened(stream, limits) as picture:
             frames = _frames(picture)
             columns, rows = picture.size
             if _orientation(picture) in _TURNED:
@@ -60,7 +60,7 @@ class RasterReader:
         )
 
     def read(self, source: Source, frames: Sequence[int] | None, limits: Limits) -> Iterator[tuple[int, Image]]:
-        with open_source(source, limits) as stream, _opened(stream, limits) as picture:
+        with open_unpacked(source, limits) as stream, _opened(stream, limits) as picture:
             count = _frames(picture)
             for index in range(count) if frames is None else frames:
                 if not 0 <= index < count:

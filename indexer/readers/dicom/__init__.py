@@ -19,7 +19,7 @@ from pydicom.filereader import read_dataset
 from indexer import pixels as px
 from indexer.geometry import position_along
 from indexer.limits import Limits
-from indexer.readers.bytes import digest, open_source
+from indexer.readers.bytes import digest, open_unpacked
 from indexer.readers.dicom import values
 from indexer.readers.dicom.attributes import attributes_of, declared_labels
 from indexer.readers.dicom.codecs import PixelFormat
@@ -104,7 +104,7 @@ class DicomReader:
 
     def scan(self, source: Source, limits: Limits) -> Scan:
         """The header as a Scan. Raises RejectedInput or LimitExceeded (stage "scan")."""
-        with open_source(source, limits) as file:
+        with open_unpacked(source, limits) as file:
             structure, header = _read_header(file, limits)
             opened = None if (kind := _pictureless(structure, header)) else _open(structure, header, limits)
         with values.quiet():
@@ -126,7 +126,7 @@ class DicomReader:
 
     def read(self, source: Source, frames: Sequence[int] | None, limits: Limits) -> Iterator[tuple[int, Image]]:
         """Decode the frames asked for. Raises RejectedInput (stage "decode" once the header is through)."""
-        with open_source(source, limits) as file:
+        with open_unpacked(source, limits) as file:
             structure, header = _read_header(file, limits)
             if kind := _pictureless(structure, header):
                 raise RejectedInput("decode", f"No pixels: this is a {kind}, not an image.")
