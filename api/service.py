@@ -47,6 +47,7 @@ class Service:
         """Open the gallery (an empty one is made when there is none) and start the decoding workers."""
         gallery = Gallery.open(settings, create=True)
         try:
+            gallery.warm_up()
             workers = settings.workers or os.cpu_count() or 1
             return cls(gallery, Sandbox(workers, Limits.of(settings)), Scratch(settings.home), metrics)
         except BaseException:

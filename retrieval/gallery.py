@@ -111,6 +111,12 @@ class Gallery:
         """Release the database. A closed gallery must not be used."""
         self.catalog.close()
 
+    def warm_up(self) -> None:
+        """Do now what the first search would wait for: check and open the index, and run the encoder once."""
+        snapshot = self._live.refresh()
+        self._background.of(self.catalog, len(snapshot))
+        self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
+
     def __len__(self) -> int:
         """Cases on file, those of other processes included."""
         return self.catalog.count()
