@@ -14,7 +14,7 @@ from indexer.sandbox import Sandbox
 from indexer.sources import Frame, Rejection, Wanted
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.pooling import Pooling, pool
-from retrieval.types import Case, EmbeddedCase, Embedding, Image, Pixels, UnitRows
+from retrieval.types import Case, EmbeddedCase, Embedding, Image, UnitRows
 
 BATCH_FRAMES = 32
 BATCH_BYTES = 256 << 20  # frames waiting for the encoder; a few huge mammograms must not add up
@@ -118,8 +118,7 @@ class Embedder:
         request = self._requests[0]
         request.left -= 1
         pixels, kept = reply.image.pixels, reply.image if self._keep_images else None
-        digest = _digest(pixels)
-        arrived = _Arrived(request.file, digest, pixels.shape, reply.image.spacing, reply.thumbnail, kept)
+        arrived = _Arrived(request.file, reply.digest, pixels.shape, reply.image.spacing, reply.thumbnail, kept)
         request.case.frames.append(arrived)
         self._batch.append((arrived, reply.image))
         self._batch_bytes += pixels.nbytes
@@ -151,13 +150,6 @@ class Embedder:
             thumbnail=next((frame.thumbnail for frame in frames if frame.thumbnail), b""),
         )
         return Finished(draft, embedded, refused, tuple(frame.image for frame in frames if frame.image))
-
-
-def _digest(pixels: Pixels) -> bytes:
-    """SHA-256 of one frame's shape, dtype and values."""
-    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()
 
 
 def _as_decoded(case: Case, frames: list[_Arrived]) -> Case:

@@ -7,20 +7,20 @@ and a fresh worker; the rest of the batch never notices. Answers come in the ord
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Self, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 from indexer.limits import Limits
-from indexer.sandbox_pool import Pool, WorkerDiedError
-from indexer.sandbox_streams import Watch, in_order, unwatched
+from indexer.sandbox_exchange import Request, ask
+from indexer.sandbox_parcels import Answer
+from indexer.sandbox_pool import Pool
+from indexer.sandbox_streams import in_order, unwatched
 from indexer.sandbox_wire import WireError, frame_of, rebuild
 from indexer.sources import Frame, Rejection, Scan, Source, Wanted
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Image
 
-AHEAD = 32  # requests in flight per worker, so that a batch of small frames is ready when the encoder asks for it
-_MOST_REASON = 500  # characters
-R = TypeVar("R")
+_DIGEST_BYTES = 32
 
 
 class Sandbox:
@@ -41,19 +41,22 @@ class Sandbox:
         self._pool.close()
 
     def scan(self, sources: Iterable[Source]) -> Iterator[Scan | Rejection]:
-        """One answer per source, in order. ``sources`` is consumed only a few ahead, so it may be endless."""
-        return in_order(sources, self._scanned, _weight, self._workers, self._workers * AHEAD)
+        """One answer per source, in order. ``sources`` is consumed only so far ahead (``AHEAD`` a worker and ``BUNCH``
+        of ``sandbox_streams``), so it may be endless."""
+        requests = (_to_scan(source) for source in sources)
+        return in_order(requests, lambda bunch, watch: ask(self._pool, bunch, watch), _weight, _small, self._workers)
 
     def read(self, wanted: Iterable[Wanted]) -> Iterator[Frame | Rejection]:
         """The frames of each request, in order; a Rejection ends its request.
 
         A long volume streams: its worker pauses while decoded frames wait for the caller.
         """
-        return in_order(wanted, self._frames, _weight, self._workers, self._workers * AHEAD)
+        requests = (_to_read(each) for each in wanted)
+        return in_order(requests, lambda bunch, watch: ask(self._pool, bunch, watch), _weight, _small, self._workers)
 
     def scan_one(self, source: Source) -> Scan:
         """As ``scan``; raises RejectedInput or LimitExceeded."""
-        (answer,) = self._scanned(source, unwatched)
+        ((answer,),) = ask(self._pool, [_to_scan(source)], unwatched)
         if isinstance(answer, Rejection):
             raise _error(answer)
         return answer
@@ -61,81 +64,52 @@ class Sandbox:
     def read_one(self, wanted: Wanted) -> list[Image]:
         """As ``read``; raises RejectedInput or LimitExceeded."""
         images = []
-        for answer in self._frames(wanted, unwatched):
-            if isinstance(answer, Rejection):
-                raise _error(answer)
-            images.append(answer.image)
+        for answers in ask(self._pool, [_to_read(wanted)], unwatched):
+            for answer in answers:
+                if isinstance(answer, Rejection):
+                    raise _error(answer)
+                images.append(answer.image)
         return images
 
-    def _scanned(self, source: Source, watch: Watch) -> Generator[Scan | Rejection]:
-        def scan_of(header: dict[str, Any], _: bytearray) -> Scan:
-            scan = rebuild(Scan, header.get("scan"))
-            folder = source.path.parent
-            if any(companion.parent != folder for companion in scan.companions):
-                raise WireError("a companion in another folder")
-            return dataclasses.replace(scan, source=source)
 
-        return self._answers({"do": "scan"}, source, scan_of, watch)
+def _to_scan(source: Source) -> Request[Scan]:
+    def scan_of(answer: Answer) -> Scan:
+        scan = rebuild(Scan, answer.header.get("scan"))
+        if any(companion.parent != source.path.parent for companion in scan.companions):
+            raise WireError("a companion in another folder")
+        return dataclasses.replace(scan, source=source)
 
-    def _frames(self, wanted: Wanted, watch: Watch) -> Generator[Frame | Rejection]:
-        def frame(header: dict[str, Any], blob: bytearray) -> Frame:
-            return Frame(wanted, *frame_of(header.get("frame"), blob))
-
-        request = {"do": "read", "format": wanted.format, "frames": wanted.frames, "preview": wanted.preview}
-        return self._answers(request, wanted.source, frame, watch)
-
-    def _answers(
-        self, request: dict[str, Any], source: Source, convert: Callable[[dict[str, Any], bytearray], R], watch: Watch
-    ) -> Generator[R | Rejection]:
-        """The answers to one request up to its end, the last one a Rejection if it was refused."""
-        stage = "decode" if request["do"] == "read" else "scan"
-        try:
-            with self._pool.worker() as worker:
-                watch(worker)
-                worker.ask(request, source)
-                while (message := worker.answer())[0].get("kind") != "end":
-                    yield convert(*message)
-                watch(None)
-            refused = _refusal(message[0].get("rejected"), source)
-        except WorkerDiedError as death:
-            refused = Rejection(source, stage, death.reason, self._sha256(source), death.limit)
-        except WireError:
-            reason = "Decoding gave an answer that does not fit its own description: the file has upset its decoder."
-            refused = Rejection(source, stage, reason, self._sha256(source))
-        if refused is not None:
-            yield refused
-
-    def _sha256(self, source: Source) -> str:
-        """Of a file that ended its worker, by another worker; "" when it can't be read."""
-        sha256 = ""
-        try:
-            with self._pool.worker() as worker:
-                worker.ask({"do": "digest"}, source)
-                while (header := worker.answer()[0]).get("kind") != "end":
-                    sha256 = str(header.get("sha256", ""))[:64]
-        except WorkerDiedError:
-            return ""
-        return sha256
+    return Request(source, "scan", {"do": "scan"}, scan_of)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Refusal:
-    stage: str
-    reason: str
-    sha256: str
-    limit: bool
+def _to_read(wanted: Wanted) -> Request[Frame]:
+    def frame(answer: Answer) -> Frame:
+        index, image, thumbnail = frame_of(answer.header.get("frame"), answer.blob)
+        return Frame(wanted, index, image, _digest(answer.header.get("digest")), thumbnail)
+
+    task = {"do": "read", "format": wanted.format, "frames": wanted.frames, "preview": wanted.preview}
+    return Request(wanted.source, "decode", task, frame)
 
 
-def _refusal(value: object, source: Source) -> Rejection | None:
-    if value is None:
-        return None
-    told = rebuild(_Refusal, value)
-    return Rejection(source, told.stage, told.reason[:_MOST_REASON], told.sha256[:64], told.limit)
+def _digest(told: object) -> bytes:
+    try:
+        digest = bytes.fromhex(told) if isinstance(told, str) else b""
+    except ValueError:
+        digest = b""
+    if len(digest) != _DIGEST_BYTES:
+        raise WireError("a digest that is none")
+    return digest
 
 
-def _error(rejection: Rejection) -> RejectedInput:
-    return (LimitExceeded if rejection.limit else RejectedInput)(rejection.stage, rejection.reason)
+def _small(request: Request[Scan] | Request[Frame]) -> bool:
+    """Whether it has one answer at most, so that it may be asked along with others: a scan, or a single frame."""
+    frames = request.task.get("frames")
+    return request.task["do"] == "scan" or (frames is not None and len(frames) == 1)
 
 
 def _weight(answer: Scan | Frame | Rejection) -> int:
     return answer.image.pixels.nbytes if isinstance(answer, Frame) else 1
+
+
+def _error(rejection: Rejection) -> RejectedInput:
+    return (LimitExceeded if rejection.limit else RejectedInput)(rejection.stage, rejection.reason)

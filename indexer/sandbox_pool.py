@@ -13,15 +13,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from indexer.limits import Limits
-from indexer.sandbox_wire import WireError, receive, send
+from indexer.sandbox_parcels import PARCEL_BYTES, Answer, unpacked
+from indexer.sandbox_wire import WireError, receive, send, wait_at_most
 from indexer.sandbox_worker import COMMAND, READY, REPLY, STATUS
-from indexer.sources import Source
 from retrieval.errors import PrecedentError
 
 _START_SECONDS = 120.0  # importing the readers on a busy machine
@@ -67,21 +67,26 @@ class Worker:
             self.paused = True
             self._lend()
 
-    def ask(self, request: dict[str, Any], source: Source) -> None:
-        """Begin a request; ``limits.seconds`` of waiting for it start to count."""
+    def ask(self, requests: Sequence[dict[str, Any]]) -> None:
+        """Begin a bunch of requests; ``limits.seconds`` of waiting for the first of them start to count."""
         self._left = self._limits.seconds
-        self._channel.settimeout(self._left)
         try:
-            send(self._channel, {"path": str(source.path), "member": source.member, **request})
+            wait_at_most(self._channel, self._left)
+            send(self._channel, {"asked": requests})
+        except BlockingIOError as error:
+            self._timed_out = True
+            raise self._died() from error
         except OSError as error:
             raise self._died() from error
 
-    def answer(self) -> tuple[dict[str, Any], bytearray]:
-        """The next message of the request. Only the time spent waiting here counts, not the caller's own."""
+    def answers(self) -> list[Answer]:
+        """The next answers to the requests. Only the time spent waiting here counts, not the caller's own, and it
+        counts anew when a request has been answered to its end."""
         began = time.monotonic()
         try:
-            self._channel.settimeout(max(self._left, 0.001))
-            header, blob = receive(self._channel, self._limits.frame_pixels * 4)
+            most = max(self._limits.frame_pixels * 4, PARCEL_BYTES) + PARCEL_BYTES
+            header, blob = receive(self._channel, most, self._left)
+            answers = unpacked(header, blob)
         except TimeoutError as error:
             self._timed_out = True
             raise self._died() from error
@@ -93,9 +98,11 @@ class Worker:
                 "Decoding ended in a reply that is not valid: the file has upset its decoder.", limit=False
             ) from error
         self._left -= time.monotonic() - began
-        if header.get("kind") == "end" and header.get("retire") is not False:
+        if any(answer.last for answer in answers):
+            self._left = self._limits.seconds
+        if header.get("retire") is not False:
             self.discard()
-        return header, blob
+        return answers
 
     def kill(self) -> None:
         """End it at once; safe from another thread, and when it is already dead."""

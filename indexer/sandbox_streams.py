@@ -1,6 +1,7 @@
 """Answers of many requests in the order of the requests, a bounded number of them ahead.
 
-Each request is a stream: a thread fills it, the caller empties it, and the thread pauses while too many bytes wait.
+Requests go out in bunches. Each bunch is a stream: a thread fills it, the caller empties it, and the thread pauses
+while too many bytes wait.
 """
 
 from __future__ import annotations
@@ -8,46 +9,53 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from indexer.sandbox_pool import Worker
 
-STREAM_BYTES = 8 << 20  # of one request's answers waiting for the caller, beyond which its worker pauses
+AHEAD = 32  # requests in flight per worker beyond which no more are begun; the last bunch may pass it by BUNCH
+BUNCH = 16  # requests that may be asked together
+BUNCH_BYTES = 4 << 20  # and about how many bytes their answers should make, judged by those before them
+STREAM_BYTES = 8 << 20  # of one bunch's answers waiting for the caller, beyond which its worker pauses
 AHEAD_BYTES = 128 << 20  # of all answers waiting for the caller, beyond which no further request is begun
 
 T = TypeVar("T")
 R = TypeVar("R")
 Watch = Callable[[Worker | None], None]  # told which worker serves the stream, and None once it is free again
+Job = Callable[[Sequence[T], Watch], Generator[list[R]]]
 
 
 def in_order(
     requests: Iterable[T],
-    job: Callable[[T, Watch], Generator[R]],
+    job: Job[T, R],
     weight: Callable[[R], int],
+    small: Callable[[T], bool],
     threads: int,
-    ahead: int,
 ) -> Iterator[R]:
-    """Run ``job`` over the requests on up to ``threads`` threads; at most ``ahead`` requests are in flight.
+    """Run ``job`` over bunches of the requests on up to ``threads`` threads.
 
-    ``weight`` is the size of an answer in bytes. Closing the iterator ends what is under way at once.
+    ``small`` tells which requests may be bunched, ``weight`` is the size of an answer in bytes. Closing the iterator
+    ends what is under way at once.
     """
     todo: SimpleQueue[Stream[R] | None] = SimpleQueue()
     flying: deque[Stream[R]] = deque()
-    coming = iter(requests)
+    bunches = _Bunches(requests, small, threads)
     started = 0
     try:
         while True:
-            while _more(flying, threads, ahead) and (request := next(coming, None)) is not None:
-                flying.append(Stream(_bound(job, request), weight))
+            while _more(flying, threads) and (bunch := bunches.draw()):
+                flying.append(Stream(_bound(job, bunch), weight, len(bunch)))
                 todo.put(flying[-1])
                 if started < threads:
                     threading.Thread(target=_run_all, args=(todo,), daemon=True, name="sandbox").start()
                     started += 1
             if not flying:
                 return
-            yield from flying[0]
+            for answers, size in flying[0].taken():
+                bunches.learn(size / len(answers))
+                yield from answers
             flying.popleft()
     finally:
         for stream in flying:
@@ -56,19 +64,51 @@ def in_order(
             todo.put(None)
 
 
-def _more(flying: deque[Stream[R]], threads: int, ahead: int) -> bool:
-    """Whether to begin another request: always for an idle thread, else while answers and requests ahead are few."""
+class _Bunches(Generic[T]):
+    """Cuts requests into bunches: small at first, so that a few files still keep all workers busy, and of few
+    requests where answers are large, so that a bunch does not keep one worker long while the others are through."""
+
+    def __init__(self, requests: Iterable[T], small: Callable[[T], bool], threads: int) -> None:
+        self._coming = iter(requests)
+        self._small = small
+        self._share = 2 * threads
+        self._kept: list[T] = []  # drawn, but to be asked alone, after the bunch it ended
+        self._begun = 0
+        self._bytes = 1.0  # of an answer, the latest counting most
+
+    def learn(self, size: float) -> None:
+        self._bytes = (self._bytes + size) / 2
+
+    def draw(self) -> list[T]:
+        """The next requests to be asked together; none at the end."""
+        bunch, self._kept = self._kept, []
+        most = min(BUNCH, self._begun // self._share, int(BUNCH_BYTES / self._bytes))
+        if not bunch or self._small(bunch[0]):
+            for request in self._coming:
+                if bunch and not self._small(request):
+                    self._kept.append(request)
+                    break
+                bunch.append(request)
+                if len(bunch) >= most or not self._small(request):
+                    break
+        self._begun += len(bunch)
+        return bunch
+
+
+def _more(flying: deque[Stream[R]], threads: int) -> bool:
+    """Whether to begin another bunch: always for an idle thread, else while answers and requests ahead are few."""
     if len(flying) < threads:
         return True
-    return len(flying) < ahead and sum(stream.waiting_bytes for stream in flying) < AHEAD_BYTES
+    few = sum(stream.requests for stream in flying) < threads * AHEAD
+    return few and sum(stream.waiting_bytes for stream in flying) < AHEAD_BYTES
 
 
 def unwatched(worker: Worker | None) -> None:
     """For a job whose caller drives it directly: closing the job is enough to stop it."""
 
 
-def _bound(job: Callable[[T, Watch], Generator[R]], request: T) -> Callable[[Watch], Generator[R]]:
-    return lambda watch: job(request, watch)
+def _bound(job: Job[T, R], bunch: Sequence[T]) -> Callable[[Watch], Generator[list[R]]]:
+    return lambda watch: job(bunch, watch)
 
 
 def _run_all(todo: SimpleQueue[Stream[R] | None]) -> None:
@@ -81,13 +121,14 @@ class _AbandonedError(Exception):
 
 
 class Stream(Generic[R]):
-    """A bounded queue between the thread that runs one job and the caller that iterates over its answers."""
+    """A bounded queue between the thread that runs one job and the caller that takes its answers, some at a time."""
 
-    def __init__(self, job: Callable[[Watch], Generator[R]], weight: Callable[[R], int]) -> None:
+    def __init__(self, job: Callable[[Watch], Generator[list[R]]], weight: Callable[[R], int], requests: int) -> None:
+        self.requests = requests
         self._job = job
         self._weight = weight
         self._changed = threading.Condition()
-        self._answers: deque[R] = deque()
+        self._answers: deque[tuple[list[R], int]] = deque()
         self._waiting_bytes = 0
         self._worker: Worker | None = None
         self._done = self._abandoned = False
@@ -101,9 +142,10 @@ class Stream(Generic[R]):
     def run(self) -> None:
         """Fill the stream; called once, by the thread that serves it."""
         try:
-            with contextlib.closing(self._job(self._watch)) as answers:
-                for answer in answers:
-                    self._put(answer)
+            with contextlib.closing(self._job(self._watch)) as parcels:
+                for answers in parcels:
+                    if answers:
+                        self._put(answers)
         except _AbandonedError:
             pass
         except BaseException as error:  # noqa: BLE001 - it is raised where the answers are read
@@ -113,16 +155,17 @@ class Stream(Generic[R]):
                 self._done = True
                 self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[R]:
+    def taken(self) -> Iterator[tuple[list[R], int]]:
+        """What came together, and its bytes."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._answers or self._done)
                 if not self._answers:
                     break
-                answer = self._answers.popleft()
-                self._waiting_bytes -= self._weight(answer)
+                answers, size = self._answers.popleft()
+                self._waiting_bytes -= size
                 self._changed.notify_all()
-            yield answer
+            yield answers, size
         if self._error is not None:
             raise self._error
 
@@ -134,15 +177,15 @@ class Stream(Generic[R]):
             if self._worker is not None:
                 self._worker.kill()
 
-    def _put(self, answer: R) -> None:
-        size = self._weight(answer)
+    def _put(self, answers: list[R]) -> None:
+        size = sum(map(self._weight, answers))
         with self._changed:
             if self._worker is not None and not self._room_for(size):
                 self._worker.pause()
             self._changed.wait_for(lambda: self._abandoned or self._room_for(size))
             if self._abandoned:
                 raise _AbandonedError
-            self._answers.append(answer)
+            self._answers.append((answers, size))
             self._waiting_bytes += size
             self._changed.notify_all()
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import socket
 import struct
+import time
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,38 +35,65 @@ class WireError(Exception):
     """The other side sent something that is not the protocol."""
 
 
-def send(channel: socket.socket, header: dict[str, Any], *blobs: memoryview | bytes) -> None:
-    """Send one message, the blobs as one; ValueError when a number in ``header`` is not finite."""
-    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
-    channel.sendall(_PREFIX.pack(len(text), sum(map(len, blobs))) + text)
+def send(channel: socket.socket, header: dict[str, Any]) -> None:
+    """Send one message without a blob; ValueError when a number in ``header`` is not finite."""
+    send_text(channel, json.dumps(header, allow_nan=False, separators=(",", ":")).encode())
+
+
+def send_text(channel: socket.socket, header: bytes, *blobs: memoryview | bytearray | bytes) -> None:
+    """Send one message whose header is JSON already, the blobs as one."""
+    channel.sendall(_PREFIX.pack(len(header), sum(map(len, blobs))) + header)
     for blob in blobs:
         if len(blob):
             channel.sendall(blob)
 
 
-def receive(channel: socket.socket, max_blob: int) -> tuple[dict[str, Any], bytearray]:
-    """One message. EOFError when the other side has gone, WireError for anything but the protocol."""
-    header_bytes, blob_bytes = _PREFIX.unpack(_receive_exactly(channel, _PREFIX.size))
+def receive(channel: socket.socket, max_blob: int, seconds: float | None = None) -> tuple[dict[str, Any], memoryview]:
+    """One message. EOFError when the other side has gone, WireError for anything but the protocol.
+
+    TimeoutError when it is not complete within ``seconds``. The channel must be a blocking one: whole messages are
+    then waited for in the kernel, where this thread is in nobody's way.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    header_bytes, blob_bytes = _PREFIX.unpack(_receive_exactly(channel, _PREFIX.size, until))
     if header_bytes > MAX_HEADER or blob_bytes > max_blob:
         raise WireError(f"a message of {header_bytes} + {blob_bytes} bytes")
     try:
-        header = json.loads(_receive_exactly(channel, header_bytes))
+        header = json.loads(bytes(_receive_exactly(channel, header_bytes, until)))
     except (ValueError, RecursionError) as error:
         raise WireError("a header that is not JSON") from error
     if not isinstance(header, dict):
         raise WireError("a header that is not an object")
-    return header, _receive_exactly(channel, blob_bytes)
+    return header, _receive_exactly(channel, blob_bytes, until)
 
 
-def _receive_exactly(channel: socket.socket, size: int) -> bytearray:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
+def _receive_exactly(channel: socket.socket, size: int, until: float | None) -> memoryview:
+    whole = np.empty(size, np.uint8).data  # not a bytearray, which would be zeroed first
+    view = whole
     while view:
-        got = channel.recv_into(view)
+        if until is not None:
+            wait_at_most(channel, until - time.monotonic())
+        try:
+            got = channel.recv_into(view, 0, socket.MSG_WAITALL)
+        except BlockingIOError as error:
+            raise TimeoutError("the other side takes too long") from error
         if not got:
             raise EOFError("the other side has gone")
         view = view[got:]
-    return buffer
+    return whole
+
+
+def wait_at_most(channel: socket.socket, seconds: float) -> None:
+    """Let the kernel end a wait on a blocking channel; its BlockingIOError then says so. TimeoutError for none left.
+
+    A timeout of Python's own would make the channel non-blocking, and ``MSG_WAITALL`` be ignored.
+    """
+    if seconds <= 0:
+        raise TimeoutError("no time is left")
+    microseconds = max(1, int(seconds * 1e6))
+    timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
 
 def plain(value: Any) -> Any:
@@ -77,7 +107,7 @@ def plain(value: Any) -> Any:
 
 def rebuild(kind: type[T], value: Any) -> T:
     """The dataclass ``kind`` from JSON values, every field checked; WireError when one does not fit."""
-    return typing.cast(T, _checked(kind, value))
+    return typing.cast(T, _checker(typing.cast(Any, kind))(value))
 
 
 @functools.cache
@@ -85,34 +115,73 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _checked(kind: Any, value: Any) -> Any:
+@functools.cache
+def _checker(kind: Any) -> Callable[[Any], Any]:
+    """What turns a JSON value into ``kind`` or raises WireError; made once a type, as it runs for every field."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = _hints(kind)
-        if not isinstance(value, dict) or set(value) != set(hints):
-            raise WireError(f"not a {kind.__name__}")
-        return kind(**{name: _checked(hint, value[name]) for name, hint in hints.items()})
+        return _dataclass_checker(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:  # only X | None is used
-        return None if value is None else _checked(arguments[0], value)
+        some = _checker(arguments[0])
+        return lambda value: None if value is None else some(value)
     if origin is tuple:
-        return _checked_tuple(arguments, value)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if kind is Path and isinstance(value, str) and "\x00" not in value:
-        return Path(value)
-    if kind in (str, int, bool) and type(value) is kind:
-        return value
-    raise WireError(f"expected {kind}")
+        return _tuple_checker(arguments)
+    return {float: _finite, Path: _path}.get(kind) or _exactly(kind)
 
 
-def _checked_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+def _dataclass_checker(kind: type) -> Callable[[Any], Any]:
+    checkers = {name: _checker(hint) for name, hint in _hints(kind).items()}
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, dict) or value.keys() != checkers.keys():
+            raise WireError(f"not a {kind.__name__}")
+        return kind(**{name: checker(value[name]) for name, checker in checkers.items()})
+
+    return check
+
+
+def _tuple_checker(arguments: tuple[Any, ...]) -> Callable[[Any], Any]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        each = _checker(arguments[0])
+        return lambda value: tuple(map(each, _list(value)))
+    checkers = [_checker(argument) for argument in arguments]
+
+    def check(value: Any) -> Any:
+        if len(_list(value)) != len(checkers):
+            raise WireError(f"expected {len(checkers)} values")
+        return tuple(checker(part) for checker, part in zip(checkers, value, strict=True))
+
+    return check
+
+
+def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise WireError("expected a list")
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_checked(arguments[0], part) for part in value)
-    if len(value) != len(arguments):
-        raise WireError(f"expected {len(arguments)} values")
-    return tuple(_checked(hint, part) for hint, part in zip(arguments, value, strict=True))
+    return value
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise WireError("expected a finite number")
+
+
+def _path(value: Any) -> Path:
+    if isinstance(value, str) and "\x00" not in value:
+        return Path(value)
+    raise WireError("expected a path")
+
+
+def _exactly(kind: Any) -> Callable[[Any], Any]:
+    if kind not in (str, int, bool):
+        raise TypeError(f"{kind} does not travel: expected a dataclass, tuple, X | None, float, Path, str, int or bool")
+
+    def check(value: Any) -> Any:
+        if type(value) is not kind:
+            raise WireError(f"expected {kind}")
+        return value
+
+    return check
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,7 +210,15 @@ def frame_message(index: int, image: Image, thumbnail: int = 0) -> tuple[dict[st
     return plain(header), pixels.data.cast("B")
 
 
-def frame_of(header: Any, blob: bytearray) -> tuple[int, Image, bytes]:
+def pixel_digest(pixels: Pixels) -> bytes:
+    """SHA-256 of one frame's shape, dtype and values, as the parent will see them."""
+    same = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+    digest = hashlib.sha256(f"{same.shape}{same.dtype.str}".encode())
+    digest.update(same.data)
+    return digest.digest()
+
+
+def frame_of(header: Any, blob: memoryview | bytearray) -> tuple[int, Image, bytes]:
     """The frame a worker sent and its thumbnail or b""; WireError when its header and bytes do not agree."""
     facts = rebuild(FrameHeader, header)
     if not 0 <= facts.thumbnail <= min(len(blob), MAX_THUMBNAIL):

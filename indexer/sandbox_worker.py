@@ -27,9 +27,11 @@ from indexer.limits import Limits
 from indexer.pixels import thumbnail
 from indexer.readers import open_reader, reader_named, readers
 from indexer.readers.bytes import digest
-from indexer.sandbox_wire import WireError, frame_message, plain, receive, send
+from indexer.sandbox_parcels import Outbox
+from indexer.sandbox_wire import WireError, frame_message, pixel_digest, plain, receive
 from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
+from retrieval.types import Image
 
 COMMAND = struct.Struct("!cQ")  # b"F" fork (two descriptors follow along), b"K" kill the worker of that pid
 REPLY = struct.Struct("!Q")  # pid of the forked worker
@@ -139,11 +141,12 @@ def _confine(limits: Limits, template: int) -> None:
 
 
 class _Worker:
-    """Answers one request after another; every request ends with an ``end`` message."""
+    """Answers one bunch of requests after another; every request ends with an ``end`` answer."""
 
     def __init__(self, channel: socket.socket, limits: Limits) -> None:
         self._channel = channel
         self._limits = limits
+        self._outbox = Outbox(channel)
         self._rss = _resident_bytes()
         self._served = 0
 
@@ -151,14 +154,17 @@ class _Worker:
         retire = False
         while not retire:
             try:
-                request, _ = receive(self._channel, 0)
+                bunch, _ = receive(self._channel, 0)
             except (EOFError, OSError, WireError):
                 return
-            self._served += 1
-            source = Source(Path(request["path"]), request["member"])
-            rejected = self._answer(request, source)
+            for number, request in enumerate(bunch["asked"]):
+                if number:
+                    self._send_if_due()
+                rejected = self._answer(request, Source(Path(request["path"]), request["member"]))
+                self._outbox.put({"kind": "end", "rejected": rejected})
+            self._served += len(bunch["asked"])
             retire = self._served >= FILES_PER_WORKER or _resident_bytes() > self._rss + RSS_GROWTH
-            send(self._channel, {"kind": "end", "rejected": rejected, "retire": retire})
+            self._outbox.send(retire=retire)
 
     def _answer(self, request: dict[str, Any], source: Source) -> dict[str, Any] | None:
         """Do what is asked; None, or why the file was refused."""
@@ -166,18 +172,16 @@ class _Worker:
         reader = "file"
         try:
             if request["do"] == "digest":
-                send(self._channel, {"kind": "digest", "sha256": digest(source, self._limits)[0]})
+                self._outbox.put({"kind": "digest", "sha256": digest(source, self._limits)[0]})
             elif request["do"] == "scan":
                 found = open_reader(source, self._limits)
                 reader = found.format
                 scan = found.scan(source, self._limits)
-                send(self._channel, {"kind": "scan", "scan": plain(dataclasses.replace(scan, source=source))})
+                self._outbox.put({"kind": "scan", "scan": plain(dataclasses.replace(scan, source=source))})
             else:
                 reader = request["format"]
                 for index, image in reader_named(reader).read(source, request["frames"], self._limits):
-                    preview = thumbnail(image) if index == request["preview"] else b""
-                    header, blob = frame_message(index, image, len(preview))
-                    send(self._channel, {"kind": "frame", "frame": header}, blob, preview)
+                    self._put_frame(index, image, request["preview"])
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
         except RejectedInput as error:
@@ -193,6 +197,17 @@ class _Worker:
             reason = f"The {reader} reader can't make sense of the file ({type(error).__name__}): it may be damaged."
             return self._refusal(source, RejectedInput(stage, reason))
         return None
+
+    def _put_frame(self, index: int, image: Image, preview: int | None) -> None:
+        small = thumbnail(image) if index == preview else b""
+        header, blob = frame_message(index, image, len(small))
+        sha256 = pixel_digest(image.pixels).hex()  # here, since the parent has an encoder to feed
+        self._outbox.put({"kind": "frame", "frame": header, "digest": sha256}, blob, small)
+        self._send_if_due()
+
+    def _send_if_due(self) -> None:
+        if self._outbox.due:
+            self._outbox.send()
 
     def _refusal(self, source: Source, error: RejectedInput) -> dict[str, Any]:
         try:

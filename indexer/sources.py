@@ -93,9 +93,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded frame of a ``Wanted``. ``thumbnail``: JPEG bytes where a preview was asked for, else empty."""
+    """One decoded frame of a ``Wanted``.
+
+    ``digest``: SHA-256 of its shape, dtype and values. ``thumbnail``: JPEG bytes where a preview was asked for, else
+    empty. The pixels may be a view into the bytes of several frames: keep a copy of what is to be kept for long.
+    """
 
     wanted: Wanted
     index: int
     image: Image
+    digest: bytes
     thumbnail: bytes = b""
