@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +18,8 @@ from retrieval.encoders.pooling import Pooling, pool
 from retrieval.types import Case, EmbeddedCase, Embedding, Image, UnitRows
 
 BATCH_FRAMES = 32
-BATCH_BYTES = 256 << 20  # frames waiting for the encoder; a few huge mammograms must not add up
+BATCH_BYTES = 96 << 20  # frames of a batch, one of which waits while others are encoded: mammograms must not add up
+ENCODING = 2  # batches encoded at a time: an encoder is by turns busy in Python and outside it, and so is all else here
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,16 @@ class _Request:
     left: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """A batch that is being encoded."""
+
+    arrived: list[_Arrived]
+    rows: Future[UnitRows]
+
+
 class Embedder:
-    """Decodes in the sandbox, encodes in this process, keeps the order of the drafts."""
+    """Decodes in the sandbox, encodes on threads of this process, keeps the order of the drafts."""
 
     def __init__(self, sandbox: Sandbox, encoder: Encoder, pooling: Pooling, *, keep_images: bool = False) -> None:
         self._sandbox = sandbox
@@ -80,17 +90,24 @@ class Embedder:
         self._requests: deque[_Request] = deque()
         self._batch: list[tuple[_Arrived, Image]] = []
         self._batch_bytes = 0
+        self._encoding: deque[_Encoding] = deque()
 
     def run(self, drafts: Iterable[Draft]) -> Iterator[Finished]:
         """Every draft comes out once, in order. Decoding of what follows goes on while a batch is encoded."""
-        for reply in self._sandbox.read(self._asked(drafts)):
-            self._take(reply)
-            if len(self._batch) >= BATCH_FRAMES or self._batch_bytes >= BATCH_BYTES:
-                self._encode()
-                yield from self._finished()
-        while self._requests:
-            self._answered()
-        self._encode()
+        with ThreadPoolExecutor(ENCODING, thread_name_prefix="encode") as threads:
+            try:
+                for reply in self._sandbox.read(self._asked(drafts)):
+                    self._take(reply)
+                    if len(self._batch) >= BATCH_FRAMES or self._batch_bytes >= BATCH_BYTES:
+                        self._encode(threads)
+                        yield from self._finished()
+                while self._requests:
+                    self._answered()
+                self._encode(threads)
+                while self._encoding:
+                    self._encoded()
+            finally:
+                threads.shutdown(cancel_futures=True)
         yield from self._finished()
 
     def _asked(self, drafts: Iterable[Draft]) -> Iterator[Wanted]:
@@ -126,11 +143,20 @@ class Embedder:
     def _answered(self) -> None:
         self._requests.popleft().case.requests -= 1
 
-    def _encode(self) -> None:
-        rows = self._encoder.encode([image for _, image in self._batch])
-        for (arrived, _), row in zip(self._batch, rows, strict=True):
-            arrived.row = row
+    def _encode(self, threads: ThreadPoolExecutor) -> None:
+        """Begin to encode what has been gathered, and note what has been encoded meanwhile."""
+        while self._encoding and (len(self._encoding) == ENCODING or self._encoding[0].rows.done()):
+            self._encoded()
+        arrived = [arrived for arrived, _ in self._batch]
+        rows = threads.submit(self._encoder.encode, [image for _, image in self._batch])
+        self._encoding.append(_Encoding(arrived, rows))
         self._batch, self._batch_bytes = [], 0
+
+    def _encoded(self) -> None:
+        """Wait for the oldest batch."""
+        batch = self._encoding.popleft()
+        for arrived, row in zip(batch.arrived, batch.rows.result(), strict=True):
+            arrived.row = row
 
     def _finished(self) -> Iterator[Finished]:
         while self._open and self._open[0].complete:
