@@ -145,6 +145,19 @@ def read_manifest(root: Path, name: str, manifest_sha256: str) -> Manifest:
     return Manifest.parse(data, name)
 
 
+def stamp(root: Path, name: str) -> tuple[tuple[str, int, int, int], ...]:
+    """(name, inode, bytes, nanoseconds of its last change) of each file of a generation, by name.
+
+    A generation never changes, so a stamp that does is damage: seen at the price of a few system calls, where hashing
+    would read every byte again. A mapped file that was cut short would otherwise end the process that searches it.
+    """
+    try:
+        found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(root / name)]
+    except OSError:
+        return ()
+    return tuple(sorted((each, status.st_ino, status.st_size, status.st_mtime_ns) for each, status in found))
+
+
 def sweep(root: Path, keep: Collection[str]) -> list[str]:
     """Remove generations not in ``keep`` and what dead builders left; returns the names removed.
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import CorruptIndex, StoreError
-from retrieval.generations import generations_folder, open_generation
+from retrieval.generations import generations_folder, open_generation, stamp
 from retrieval.heads import Heads
 from retrieval.indexes import scan
 from retrieval.indexes.base import VectorIndex
@@ -35,6 +35,7 @@ class Snapshot:
     """One state of the gallery's vectors; never changes. ``base``: the generation's index, or None.
 
     ``base_dead`` and ``delta_dead``: deleted keys that are still in there, sorted. ``tombstone``: the last one applied.
+    ``stamp``: of the generation's files, from before they were checked.
     """
 
     heads: Heads
@@ -44,6 +45,7 @@ class Snapshot:
     delta_dead: Keys
     tombstone: int
     damaged: str = ""
+    stamp: tuple[tuple[str, int, int, int], ...] = ()
 
     def __len__(self) -> int:
         base = 0 if self.base is None else len(self.base) - len(self.base_dead)
@@ -96,8 +98,8 @@ class _Part:
 class LiveIndex:
     """Keeps a snapshot in step with the catalog. ``home`` is the data directory; safe to use from several threads.
 
-    A generation that is damaged, missing or of another encoder is never served: its vectors are read from SQL into
-    memory instead, and ``damaged`` says what was wrong.
+    A generation that is damaged, missing or of another encoder is never served, nor one whose files were touched since
+    it was opened: its vectors are read from SQL into memory instead, and ``damaged`` says what was wrong.
     """
 
     def __init__(self, source: VectorSource, home: Path, dim: int, fingerprint: str) -> None:
@@ -138,13 +140,20 @@ class LiveIndex:
 
     def refresh(self) -> Snapshot:
         """Catch up with the catalog; one small read when nothing changed. On return every earlier commit is visible."""
-        if self._source.heads() == self._snapshot.heads:
-            return self._snapshot
+        snapshot = self._snapshot
+        if self._source.heads() == snapshot.heads and not self._touched(snapshot):
+            return snapshot
         with self._refreshing:
             heads, snapshot = self._source.heads(), self._snapshot
+            if self._touched(snapshot):
+                snapshot = replace(snapshot, heads=Heads(), base=None)  # opened anew, and found damaged or sound
             if heads != snapshot.heads:
                 self._snapshot = self._caught_up(snapshot, heads)
             return self._snapshot
+
+    def _touched(self, snapshot: Snapshot) -> bool:
+        """Whether the files that are being searched are no longer those that were checked."""
+        return snapshot.base is not None and stamp(self._root, snapshot.heads.generation) != snapshot.stamp
 
     def _caught_up(self, old: Snapshot, heads: Heads) -> Snapshot:
         if (heads.generation, heads.manifest_sha256) != (old.heads.generation, old.heads.manifest_sha256):
@@ -169,6 +178,7 @@ class LiveIndex:
         nothing = Snapshot(Heads(), None, empty, NO_KEYS, NO_KEYS, 0)
         if not heads.generation:
             return nothing
+        before = stamp(self._root, heads.generation)
         try:
             manifest, index = open_generation(self._root, heads.generation, heads.manifest_sha256)
             facts = manifest.facts
@@ -181,7 +191,11 @@ class LiveIndex:
             _log.warning("The index is not served, its vectors are read from the database instead. %s", error)
             return replace(nothing, damaged=str(error))
         return replace(
-            nothing, heads=Heads(facts.last_key, facts.last_tombstone), base=index, tombstone=facts.last_tombstone
+            nothing,
+            heads=Heads(facts.last_key, facts.last_tombstone),
+            base=index,
+            tombstone=facts.last_tombstone,
+            stamp=before,
         )
 
 
