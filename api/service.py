@@ -16,6 +16,7 @@ from indexer.sandbox import Sandbox
 from retrieval.errors import PrecedentError, StoreError
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
+from retrieval.storage import storing
 from retrieval.types import GalleryState, Image
 
 FRAME_CACHE_BYTES = 256 << 20
@@ -49,7 +50,9 @@ class Service:
         try:
             gallery.warm_up()
             workers = settings.workers or os.cpu_count() or 1
-            return cls(gallery, Sandbox(workers, Limits.of(settings)), Scratch(settings.home), metrics)
+            with storing("The data directory can't be written"):
+                scratch = Scratch(settings.home)
+            return cls(gallery, Sandbox(workers, Limits.of(settings)), scratch, metrics)
         except BaseException:
             gallery.close()
             raise

@@ -11,9 +11,10 @@ import pickle
 import sqlite3
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from indexer.sources import Scan
+from retrieval.errors import StorageFull, StoreError
 from retrieval.privacy import Secret
 
 
@@ -37,17 +38,35 @@ class Spool:
         self._database.close()
 
     def put(self, group: str, scan: Scan) -> None:
-        """Keep one scan."""
+        """Keep one scan. StorageFull when the temporary folder has no space left."""
         sealed = self._secret.seal(pickle.dumps(scan))
-        self._database.execute("INSERT INTO spool (part, scan) VALUES (?, ?)", (group, sealed))
+        try:
+            self._database.execute("INSERT INTO spool (part, scan) VALUES (?, ?)", (group, sealed))
+        except sqlite3.Error as error:
+            raise _translated(error) from error
 
     def groups(self) -> Iterator[list[Scan]]:
         """The scans of one group at a time."""
-        groups = self._database.execute("SELECT part, MIN(n) AS first FROM spool GROUP BY part ORDER BY first")
-        for group, _ in groups:
-            rows = self._database.execute("SELECT scan FROM spool WHERE part = ? ORDER BY n", (group,))
+        for group, _ in self._rows("SELECT part, MIN(n) AS first FROM spool GROUP BY part ORDER BY first"):
+            rows = self._rows("SELECT scan FROM spool WHERE part = ? ORDER BY n", group)
             yield [self._restore(sealed) for (sealed,) in rows]
+
+    def _rows(self, statement: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
 
     def _restore(self, sealed: bytes) -> Scan:
         scan: Scan = pickle.loads(self._secret.unseal(sealed))  # noqa: S301 - authenticated: our own bytes, sealed above
         return scan
+
+
+def _translated(error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}:
+        return StorageFull(
+            "Headers wait in the temporary folder until the walk is over, and it is full or can't be written: free "
+            "space there or set TMPDIR to a larger one, then run the same command again."
+        )
+    return StoreError(f"The temporary database failed ({type(error).__name__}): run the same command again.")

@@ -187,9 +187,10 @@ def translated() -> Iterator[None]:
 def _translate(error: DBAPIError) -> StoreError:
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-        if code == sqlite3.SQLITE_FULL:
-            return _full()
+        extended = getattr(cause, "sqlite_errorcode", 0)
+        code = extended & 0xFF  # the low byte is the primary code
+        if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
+            return _full()  # the second: no room for the few KB of shared memory that readers need as well
         return StoreError(SQLITE_SENTENCES.get(code, _refused(cause)))
     state = getattr(cause, "sqlstate", None) or ""
     if state == "53100":

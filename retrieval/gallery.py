@@ -24,6 +24,7 @@ from retrieval.live import LiveIndex
 from retrieval.privacy import Secret
 from retrieval.ranking import Ranked, search_grouped
 from retrieval.settings import Settings
+from retrieval.storage import storing
 from retrieval.types import (
     Case,
     EmbeddedCase,
@@ -73,10 +74,12 @@ class Gallery:
         """
         settings = where if isinstance(where, Settings) else Settings(home=Path(where)) if where else Settings()
         if create:
-            settings.home.mkdir(parents=True, exist_ok=True)
+            with storing("The data directory can't be made"):
+                settings.home.mkdir(parents=True, exist_ok=True)
         catalog = Catalog.open(settings.url, create=create)
         try:
-            secret = Secret.open(settings.home / "secret.key", create=create and catalog.count() == 0)
+            with storing("The key file secret.key can't be read or made"):
+                secret = Secret.open(settings.home / "secret.key", create=create and catalog.count() == 0)
             bound = catalog.binding()
             encoder = encoder or open_encoder(bound.encoder if bound else settings.encoder)
             pooling = Pooling.parse(bound.pooling) if bound else Pooling(settings.pooling, settings.max_slices)

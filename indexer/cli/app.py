@@ -20,6 +20,7 @@ from indexer.cli import (
 )
 from indexer.cli.console import FAILED, INTERRUPTED, REFUSED, problem
 from retrieval.errors import PrecedentError, RejectedInput
+from retrieval.storage import storage_error
 
 app = typer.Typer(
     name="precedent",
@@ -51,8 +52,11 @@ def main() -> None:
     except PrecedentError as error:
         problem(error)
         sys.exit(REFUSED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone (| head): not an error of ours
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a disk that is full or gone, a file that may not be written: not a fault to trace
+        problem(storage_error(error, f"'{error.filename}' can't be used" if error.filename else "The disk failed"))
+        sys.exit(REFUSED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -13,6 +13,7 @@ from retrieval.access import AccessKeys
 from retrieval.catalog import Catalog
 from retrieval.errors import UsageError
 from retrieval.settings import Settings
+from retrieval.storage import storing
 
 
 def serve(
@@ -27,7 +28,8 @@ def serve(
 
 def start(settings: Settings) -> None:
     """Serve until Ctrl-C; where there is no gallery yet, an empty one to upload to."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    with storing("The data directory can't be made"):
+        settings.home.mkdir(parents=True, exist_ok=True)
     with Catalog.open(settings.url, create=True) as catalog:
         if not is_loopback(settings.host) and not _has_keys(catalog):
             raise UsageError(
