@@ -22,12 +22,16 @@ from retrieval.gallery import Gallery
 
 @dataclass(frozen=True, slots=True)
 class UploadStatus:
-    """What became of one uploaded file (or one member of an uploaded zip), under the name it came with."""
+    """What became of one uploaded file (or one member of an uploaded zip), under the name it came with.
+
+    ``conflict``: it failed because its identity is on file with other content; ``reason`` has both hashes.
+    """
 
     name: str
     status: FileStatus
     case_id: str = ""
     reason: str = ""
+    conflict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class _Told:
         if isinstance(event, FileDone):
             name = self.names.get(event.source.path, event.source.path.name)
             name = f"{name}!{event.source.member}" if event.source.member else name
-            self.statuses.append(UploadStatus(name, event.status, event.case_id, event.reason))
+            conflict = event.rejection is not None and event.rejection.stage == "commit"
+            self.statuses.append(UploadStatus(name, event.status, event.case_id, event.reason, conflict))
 
 
 def add_files(

@@ -85,7 +85,10 @@ def get_thumbnail(caller: Reader, request: Request, case_id: CaseId) -> Response
     responses={200: {"model": CasesAdded, "description": "Nothing was new"}, **responses(400, 408, 409, 413, 415, 507)},
 )
 def add_cases(form: WriterForm, response: Response) -> CasesAdded:
-    """Index files. Each has a truthful status; 201 when something was added, 422 when every file was refused."""
+    """Index files. Each has a truthful status; 201 when something was added, 422 when every file was refused.
+
+    409 when every file was refused because its UIDs are on file with other content; the reasons have both hashes.
+    """
     service = form.caller.service
     asked = form.fields(CasesForm)
     facts = RowFacts(line=0, labels=labels_of(asked.labels)) if asked.labels.strip() else None
@@ -100,7 +103,8 @@ def add_cases(form: WriterForm, response: Response) -> CasesAdded:
             service.metrics.rejected("intake")
     if added.failed == len(added.files):
         causes = [Cause(where=f"files.{status.file}", message=status.reason) for status in added.files]
-        raise Problem(422, f"None of the files could be indexed: {causes[0].message}", errors=causes[:100])
+        refused = 409 if all(status.conflict for status in told) else 422
+        raise Problem(refused, f"None of the files could be indexed: {causes[0].message}", errors=causes[:100])
     response.status_code = 201 if added.indexed else 200
     return added
 
