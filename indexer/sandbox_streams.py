@@ -83,7 +83,7 @@ class _Bunches(Generic[T]):
         """The next requests to be asked together; none at the end."""
         bunch, self._kept = self._kept, []
         most = min(BUNCH, self._begun // self._share, int(BUNCH_BYTES / self._bytes))
-        if not bunch or self._small(bunch[0]):
+        if not bunch:
             for request in self._coming:
                 if bunch and not self._small(request):
                     self._kept.append(request)
