@@ -169,7 +169,7 @@ class _Run:
         draft = finished.draft
         if outcome.status == "conflict":
             refused = tuple(Rejection(scan.source, "commit", outcome.reason, scan.sha256) for scan in draft.scans)
-            self._case_done(draft, CaseStatus.FAILED, failed=refused)
+            self._case_done(draft, CaseStatus.FAILED, failed=(*refused, *finished.failed))
             return
         with self._lock:
             self._report.frames += len(finished.draft.chosen)
@@ -195,7 +195,12 @@ class _Run:
         if file_status is None:
             file_status = FileStatus.UNCHANGED if status is CaseStatus.UNCHANGED else FileStatus.INDEXED
         for source in draft.reported:
-            if rejection := refusals.get(source):
+            rejection = refusals.get(source)
+            if rejection is None and status is CaseStatus.FAILED:  # nothing of a refused case is in the gallery
+                rejection = Rejection(
+                    source, "decode", "No frame of its case could be decoded.", _sha256(draft, source)
+                )
+            if rejection:
                 self._tell_failure(rejection)
             else:
                 self._tell_file(FileDone(source, file_status, case_id=case.case_id))
@@ -218,3 +223,7 @@ class _Run:
             if event.status is FileStatus.SKIPPED:
                 self._report.skips[event.reason] += 1
         self._listen(event)
+
+
+def _sha256(draft: Draft, source: Source) -> str:
+    return next((scan.sha256 for scan in draft.scans if scan.source == source), "")
