@@ -25,6 +25,7 @@ _VIEWS: dict[str, tuple[Direction, Direction]] = {
     "coronal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
     "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
 }
+_SAMPLES = 16_384
 _OBLIQUE_BELOW = 0.85  # |cosine| between the slice normal and the nearest patient axis: tilted by over 32 degrees
 
 
@@ -66,7 +67,8 @@ def apply_lut(stored: Pixels, first: int, table: npt.NDArray[np.uint16]) -> Pixe
 def mirror(values: Pixels, total: float) -> Pixels:
     """``total - values``: MONOCHROME1 turned so that more is brighter. ``total``: the range's ends, summed."""
     if values.dtype.kind in "iu" and float(total).is_integer():
-        turned = int(total) - values.astype(np.int64)
+        wide = np.int32 if values.itemsize <= 2 and abs(total) < 2**30 else np.int64
+        turned = int(total) - values.astype(wide)
         if values.dtype == np.uint8 and turned.size and turned.min() >= 0 and turned.max() <= 255:
             return turned.astype(np.uint8)
         return narrow(turned)
@@ -166,15 +168,22 @@ def to_display(image: Image, window: tuple[float, float] | None = None) -> npt.N
     if chosen is not None and np.isfinite(chosen).all() and chosen[1] >= 1:
         centre, width = chosen[0] - 0.5, max(chosen[1] - 1.0, 1e-6)
         return _stretch(pixels, centre - width / 2, centre + width / 2)
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    if finite.size == 0:
-        return np.zeros(pixels.shape, np.uint8)
     if chosen is not None and chosen[1] > 0:  # a width under 1 is meant for fractional values, as of PET or ADC maps
         return _stretch(pixels, chosen[0] - chosen[1] / 2, chosen[0] + chosen[1] / 2)
-    low, high = np.percentile(finite, PERCENTILES)
-    if low == high:  # a few bright pixels on nothing: percentiles see only the nothing
-        low, high = float(finite.min()), float(finite.max())
-    return _stretch(pixels, float(low), float(high))
+    return _stretch(pixels, *_range(pixels))
+
+
+def _range(pixels: Pixels) -> tuple[float, float]:
+    """The 0.5 and 99.5 percentiles, of a regular sample of a large frame; all of it where the sample is flat."""
+    stride = max(1, int((pixels.size / _SAMPLES) ** 0.5))
+    for values in (pixels[::stride, ::stride], pixels):
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if finite.size:
+            low, high = np.percentile(finite, PERCENTILES)
+            if low < high:
+                return float(low), float(high)
+    # A few bright pixels on nothing: percentiles see only the nothing.
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def _stretch(pixels: Pixels, low: float, high: float) -> npt.NDArray[np.uint8]:
