@@ -21,7 +21,7 @@ import pytest
 
 from indexer.rebuild import rebuild
 from indexer.sandbox import Sandbox
-from retrieval.errors import StoreError
+from retrieval.errors import StorageFull, StoreError
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import Case, CaseKind, EmbeddedCase, Image
@@ -72,11 +72,12 @@ def kept(home: Path) -> list[str]:
 
 @pytest.mark.parametrize("leave", [0, 60_000])
 def test_indexing_onto_a_full_disk_stops_with_a_sentence_and_goes_on_later(
-    small_disk: Path, tmp_path: Path, leave: int
+    small_disk: Path, tmp_path: Path, sandbox: Sandbox, leave: int
 ) -> None:
     home = small_disk / "home"
     first, rest = write_pictures(tmp_path / "first", 3), write_pictures(tmp_path / "rest", 60, seed=1)
-    run("index", first[0].parent, home=home)
+    with open_gallery(home) as gallery:
+        index_all(gallery, sandbox, first[0].parent)
     filler = fill(small_disk, leave=leave)
     refused = run("index", rest[0].parent, home=home, code=2)
     assert "space" in refused.stderr and refused.stderr.startswith("precedent: ")
@@ -86,22 +87,24 @@ def test_indexing_onto_a_full_disk_stops_with_a_sentence_and_goes_on_later(
     else:
         assert "space" in run("search", first[0], home=home, code=2).stderr
     filler.unlink()
-    run("index", rest[0].parent, home=home)
-    assert answer("stats", home=home)["state"]["size"] == 63
-    assert answer("verify", home=home)["ok"]
+    with open_gallery(home) as gallery:
+        assert index_all(gallery, sandbox, rest[0].parent).ok and len(gallery) == 63
+        assert verify(gallery.catalog, home).ok
 
 
-def test_a_rebuild_without_space_leaves_the_live_generation(small_disk: Path, tmp_path: Path) -> None:
+def test_a_rebuild_without_space_leaves_the_live_generation(small_disk: Path, tmp_path: Path, sandbox: Sandbox) -> None:
     home = small_disk / "home"
-    pictures = write_pictures(tmp_path / "in", 40)
-    run("index", tmp_path / "in", home=home)
-    live = answer("rebuild", home=home)["generation"]
-    filler = fill(small_disk, leave=50_000)
-    assert "space" in run("rebuild", home=home, code=2).stderr
-    assert answer("search", pictures[0], home=home)["generation"] == live
-    filler.unlink()
-    assert answer("verify", home=home)["ok"]
-    assert answer("rebuild", home=home)["generation"] != live
+    write_pictures(tmp_path / "in", 40)
+    with open_gallery(home) as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        live, case_id = rebuild(gallery).name, gallery.catalog.list_cases()[0].case_id
+        filler = fill(small_disk, leave=20_000)
+        with pytest.raises(StorageFull, match="space"):
+            rebuild(gallery)
+        assert gallery.similar_to(case_id).generation == live
+        filler.unlink()
+        assert verify(gallery.catalog, home).ok
+        assert rebuild(gallery).name != live
 
 
 def test_a_service_on_a_full_disk_answers_507_and_goes_on(small_disk: Path, tmp_path: Path) -> None:
@@ -131,22 +134,19 @@ def test_a_service_on_a_full_disk_answers_507_and_goes_on(small_disk: Path, tmp_
 # a data directory that can't be used
 
 
-def test_a_read_only_data_directory_is_told(small_disk: Path, tmp_path: Path) -> None:
+def test_a_read_only_data_directory_is_told(small_disk: Path, tmp_path: Path, sandbox: Sandbox) -> None:
     home = small_disk / "home"
     pictures = write_pictures(tmp_path / "in", 4)
     run("index", tmp_path / "in", home=home)
-    run("rebuild", home=home)
     late = write_pictures(tmp_path / "late", 2, seed=1)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    for arguments in (("search", pictures[0]), ("rebuild",)):
-        assert run(*arguments, home=home, code=2).stderr.startswith("precedent: ")
+    assert run("search", pictures[0], home=home, code=2).stderr.startswith("precedent: ")
     assert run("index", late[0].parent, home=home, code=2).stderr.startswith("precedent: ")
     assert run("serve", "--port", "0", home=home, code=2).stderr.startswith("precedent: ")
     assert run("index", late[0].parent, home=small_disk / "new", code=2).stderr.startswith("precedent: ")
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    run("index", late[0].parent, home=home)
     with open_gallery(home) as gallery:
-        assert len(gallery) == 6 and verify(gallery.catalog, home).ok
+        assert index_all(gallery, sandbox, late[0].parent).ok and len(gallery) == 6 and verify(gallery.catalog, home).ok
 
 
 SPOOLING = """
@@ -331,11 +331,12 @@ def test_damage_under_a_running_service(tmp_path: Path, sandbox: Sandbox, damage
         assert client.get("/v1/gallery").json()["generation"] not in {"", generation}
 
 
-def test_a_service_that_starts_on_a_damaged_index_says_so_until_it_is_mended(tmp_path: Path) -> None:
+def test_a_service_that_starts_on_a_damaged_index_says_so_until_it_is_mended(tmp_path: Path, sandbox: Sandbox) -> None:
     home = tmp_path / "home"
     write_pictures(tmp_path / "in", 10)
-    run("index", tmp_path / "in", home=home)
-    generation = answer("rebuild", home=home)["generation"]
+    with open_gallery(home) as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        generation = rebuild(gallery).name
     _flip(max((home / "generations" / generation).iterdir(), key=lambda path: path.stat().st_size))
     with serving(home, tmp_path / "log") as served:
         client = served.client
@@ -351,17 +352,17 @@ def test_a_service_that_starts_on_a_damaged_index_says_so_until_it_is_mended(tmp
 # several at once, and killed
 
 
-def test_two_indexers_of_one_folder_make_the_gallery_of_one(tmp_path: Path) -> None:
+def test_two_indexers_of_one_folder_make_the_gallery_of_one(tmp_path: Path, sandbox: Sandbox) -> None:
     write_pictures(tmp_path / "in", 60)
     write_series(tmp_path / "in", 6, seed=1)
     both = [start("index", tmp_path / "in", "--json", home=tmp_path / "two") for _ in range(2)]
     for each in both:
         out, errors = each.communicate(timeout=120)
         assert each.returncode == 0, errors + out
-    run("index", tmp_path / "in", home=tmp_path / "one")
     with open_gallery(tmp_path / "one") as one, open_gallery(tmp_path / "two") as two:
+        index_all(one, sandbox, tmp_path / "in")
         assert contents(one) == contents(two) and len(two) == 61
-    assert answer("verify", home=tmp_path / "two")["ok"]
+        assert verify(two.catalog, tmp_path / "two").ok
 
 
 def _send_all(served: Served, todo: Iterator[Path], acknowledged: set[str], lock: threading.Lock) -> None:
@@ -385,9 +386,12 @@ def test_a_service_killed_while_it_takes_uploads_loses_nothing_it_acknowledged(t
     acknowledged: set[str] = set()
     for n in range(3):
         with serving(home, tmp_path / "log") as served, ThreadPoolExecutor(3) as pool:
+            before = len(acknowledged)
             todo, lock = iter(pictures[n * 20 : n * 20 + 20]), threading.Lock()
             senders = [pool.submit(_send_all, served, todo, acknowledged, lock) for _ in range(3)]
-            time.sleep(float(rng.uniform(0.2, 1.5)))
+            while len(acknowledged) <= before and not all(sender.done() for sender in senders):
+                time.sleep(0.02)
+            time.sleep(float(rng.uniform(0.0, 0.5)))
             served.kill()
             for sender in senders:
                 sender.result()
@@ -406,6 +410,11 @@ def test_a_service_killed_while_it_takes_uploads_loses_nothing_it_acknowledged(t
         assert len(list((home / "uploads").iterdir())) == 1, "bodies of killed requests are still there"
 
 
+def _arrived(home: Path) -> int:
+    """Requests whose body is coming in or being worked on."""
+    return len(list((home / "uploads").glob("process-*/request-*")))
+
+
 def test_what_is_in_flight_at_sigterm_is_answered(tmp_path: Path) -> None:
     home = tmp_path / "home"
     pictures = write_pictures(tmp_path / "in", 24)
@@ -421,12 +430,13 @@ def test_what_is_in_flight_at_sigterm_is_answered(tmp_path: Path) -> None:
 
         replies = [pool.submit(send, pictures[4 + 5 * n : 9 + 5 * n]) for n in range(4)]
         sent.wait()
-        time.sleep(0.15)
+        while _arrived(home) + sum(reply.done() for reply in replies) < 4:
+            time.sleep(0.005)
         served.process.send_signal(signal.SIGTERM)
         assert [reply.result() for reply in replies] == [201] * 4
         assert served.process.wait(60) in {0, -signal.SIGTERM}
-    assert answer("stats", home=home)["state"]["size"] == 24
-    assert answer("verify", home=home)["ok"]
+    with open_gallery(home) as gallery:
+        assert len(gallery) == 24 and verify(gallery.catalog, home).ok
     assert not list((home / "uploads").iterdir())
 
 
