@@ -28,7 +28,8 @@ class Describer(Protocol):
 class Draft:
     """``chosen``: which of ``case.frames`` are embedded; ``wanted`` asks for just those, in that order.
 
-    ``described``: a labels file or a source name spoke of this case, so a stored one may need its labels renewed.
+    ``facts``: what a labels row or an upload's fields say of it, None when they are silent: on file already, it then
+    keeps what was said of it before.
     ``reported``: the files whose final status this case decides (a file split over two cases is told once).
     """
 
@@ -38,7 +39,7 @@ class Draft:
     wanted: tuple[Wanted, ...]
     files: tuple[CaseFile, ...]
     part: str
-    described: bool
+    facts: RowFacts | None
     reported: tuple[Source, ...]
 
 
@@ -71,9 +72,8 @@ def draft_of(
         spacing=plan.spacing,
         warnings=plan.warnings,
     )
-    described = facts is not None or bool(source)
     wanted = _wanted(plan, frames, chosen)
-    return Draft(case, plan.scans, chosen, wanted, files, plan.part, described, reported)
+    return Draft(case, plan.scans, chosen, wanted, files, plan.part, facts, reported)
 
 
 def content_sha256(files: Sequence[CaseFile], part: str) -> str:

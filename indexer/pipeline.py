@@ -19,7 +19,7 @@ from indexer.drafts import Describer, Draft, draft_of
 from indexer.embedder import Embedder, Finished
 from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
 from indexer.limits import Limits
-from indexer.renewal import renew
+from indexer.renewal import renew, with_stored
 from indexer.report import CaseStatus, FileStatus, Report
 from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Scan, Source
@@ -141,14 +141,17 @@ class _Run:
         return draft_of(plan, self._options.labels, self._options.source, self._gallery.secret, slices, reported)
 
     def _fresh(self, drafts: Iterator[Draft]) -> Iterator[Draft]:
-        """Only drafts whose content is not on file; for the others, labels that changed are renewed."""
+        """Only drafts whose content is not on file; for the others, what is said of them now is renewed."""
+        catalog, options = self._gallery.catalog, self._options
         while chunk := list(islice(drafts, DRAFTS_AT_ONCE)):
-            known = [draft.case.case_id for draft in chunk] if self._options.resume else []
-            on_file = self._gallery.catalog.content_of(known)
+            on_file = catalog.content_of([draft.case.case_id for draft in chunk])
             for draft in chunk:
-                if on_file.get(draft.case.case_id) != draft.case.content_sha256:
+                content = on_file.get(draft.case.case_id)
+                if content is None:
                     yield draft
-                elif not self._options.dry_run and renew(self._gallery.catalog, draft):
+                elif content != draft.case.content_sha256 or not options.resume:
+                    yield with_stored(catalog, draft)
+                elif (draft.facts or options.source) and not options.dry_run and renew(catalog, draft):
                     self._case_done(draft, CaseStatus.UPDATED, FileStatus.UNCHANGED)
                 else:
                     self._case_done(draft, CaseStatus.UNCHANGED)

@@ -137,6 +137,68 @@ def test_labels_come_from_the_table_and_are_renewed(tmp_path: Path, sandbox: San
         assert sorted(case.key for case in gallery.catalog.list_cases()) == keys  # nothing was embedded again
 
 
+def test_a_patient_named_later_is_linked(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 3)
+    table = tmp_path / "labels.csv"
+    table.write_text("path,patient_id\nin/000.png,A\nin/001.png,A\nin/002.png,B\n")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        keys = sorted(case.key for case in gallery.catalog.list_cases())
+        report = index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(table))
+        assert report.cases == {CaseStatus.UPDATED: 3}
+        cases = gallery.catalog.list_cases()
+        assert sorted(case.key for case in cases) == keys  # nothing was embedded again
+        one, other = (case for case in cases if case.patient_key == gallery.secret.patient_key("A"))
+        assert other.case_id not in {hit.case.case_id for hit in gallery.similar_to(one.case_id).hits}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [{}, {"source": "site-1"}, {"resume": False}, {"replace": True, "resume": False}],
+    ids=["plain", "source", "all", "replace"],
+)
+@pytest.mark.parametrize("grown", [False, True], ids=["same", "grown"])
+def test_what_was_said_stays_when_nothing_is_said_again(
+    tmp_path: Path, sandbox: Sandbox, again: dict[str, object], grown: bool
+) -> None:
+    paths = write_series(tmp_path / "in", 5, seed=7)
+    late = tmp_path / "late.dcm"
+    paths[2].rename(late)
+    table = tmp_path / "labels.csv"
+    table.write_text("path,finding,patient_id,report,age,body_part\nin,mass,Z,A mass.,40,CHEST\n")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(table), source="site-1")
+        (before,) = gallery.catalog.list_cases()
+        if grown:
+            late.rename(paths[2])
+        report = index_all(gallery, sandbox, tmp_path / "in", **again)
+        assert report.cases == {CaseStatus.UPDATED if grown else CaseStatus.UNCHANGED: 1}
+        (after,) = gallery.catalog.list_cases()
+        assert len(after.frames) == 5 if grown else after == before
+        assert after.patient_key == before.patient_key == gallery.secret.patient_key("Z")
+        assert (after.labels, after.report, after.attributes) == (before.labels, before.report, before.attributes)
+
+        table.write_text("path,finding\nin,cyst\n")  # what a later table does not speak of stays as well
+        index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(table))
+        (renewed,) = gallery.catalog.list_cases()
+        assert [label.value for label in renewed.labels] == ["cyst"]
+        assert (renewed.patient_key, renewed.report) == (before.patient_key, before.report)
+        assert renewed.attributes == before.attributes
+
+
+def test_other_pixels_inherit_nothing(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_series(tmp_path / "one", 4, seed=8)
+    for path in write_series(tmp_path / "other", 4, seed=8):
+        path.write_bytes(path.read_bytes()[:-1] + b"\x05")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,finding,patient_id\none,mass,Z\n")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "one", labels=LabelTable.read(table))
+        index_all(gallery, sandbox, tmp_path / "other", replace=True)
+        (case,) = gallery.catalog.list_cases()
+        assert not case.labels and case.patient_key == gallery.secret.patient_key("P1")
+
+
 def test_events_tell_every_file_once(tmp_path: Path, sandbox: Sandbox) -> None:
     write_pictures(tmp_path / "in", 3)
     write_series(tmp_path / "in", 4, seed=7)

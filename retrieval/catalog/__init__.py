@@ -131,10 +131,11 @@ class Catalog:
         attributes: Attributes | None = None,
         labels: Sequence[Label] | None = None,
         report: str | None = None,
+        patient_key: str | None = None,
     ) -> Case:
         """Replace what is given, under the same key; the case as it is then. NotFoundError when there is none."""
         with self.database.write() as connection:
-            return catalog_writes.update_case(connection, case_id, attributes, labels, report)
+            return catalog_writes.update_case(connection, case_id, attributes, labels, report, patient_key)
 
     def delete(self, case_ids: Sequence[str]) -> list[str]:
         """Remove cases with everything stored of them, but for their keys; returns the ids that existed, in order."""

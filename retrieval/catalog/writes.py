@@ -122,8 +122,7 @@ def _refresh(connection: Connection, same: Sequence[Case], stored: dict[str, Sto
         if _facts(case, patient_key) == _facts(old, old.patient_key):
             yield Outcome(case.case_id, "unchanged", old.key, old.duplicate_of)
             continue
-        write_facts(connection, old.key, case.attributes, case.labels, case.report)
-        connection.execute(update(cases).where(cases.c.key == old.key).values(patient_key=patient_key))
+        write_facts(connection, old.key, case.attributes, case.labels, case.report, patient_key)
         yield Outcome(case.case_id, "updated", old.key, old.duplicate_of)
 
 
@@ -193,6 +192,7 @@ def write_facts(
     attributes: Attributes | None,
     new_labels: Sequence[Label] | None,
     report: str | None,
+    patient_key: str | None,
 ) -> None:
     """Replace what is not None."""
     if attributes is not None:
@@ -205,6 +205,8 @@ def write_facts(
         connection.execute(delete(reports).where(reports.c.key == key))
         if report:
             connection.execute(insert(reports), {"key": key, "text": clean(report)})
+    if patient_key is not None:
+        connection.execute(update(cases).where(cases.c.key == key).values(patient_key=clean(patient_key)))
 
 
 def update_case(
@@ -213,8 +215,9 @@ def update_case(
     attributes: Attributes | None,
     new_labels: Sequence[Label] | None,
     report: str | None,
+    patient_key: str | None,
 ) -> Case:
-    write_facts(connection, read_case(connection, case_id).key, attributes, new_labels, report)
+    write_facts(connection, read_case(connection, case_id).key, attributes, new_labels, report, patient_key)
     return read_case(connection, case_id)
 
 
