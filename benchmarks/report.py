@@ -1,0 +1,70 @@
+"""Runs benchmarks and writes what they print into docs/benchmarks.md, each into its own section.
+
+    python -m benchmarks.report quality opening indexing
+
+A section begins with ``<!-- NAME -->`` and ends with ``<!-- end NAME -->``; the text around it is written by hand.
+Stops at the first benchmark that fails, and leaves its section as it was. Exits 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+SECTIONS = {
+    "quality": "benchmarks.evaluate_sets",
+    "opening": "benchmarks.bench_open",
+    "indexing": "benchmarks.bench_indexing",
+}
+
+
+def machine() -> str:
+    """The machine in words, without its name."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def measured(module: str) -> str:
+    """What a benchmark prints; SystemExit when it fails."""
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(
+            f"{module} ended with exit code {done.returncode}; its section stays as it was.\n{done.stdout}"
+        )
+    return done.stdout.strip()
+
+
+def put(page: str, name: str, text: str) -> str:
+    """The page with the section ``name`` replaced; SystemExit when it has none."""
+    section = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", flags=re.DOTALL)
+    if not section.search(page):
+        raise SystemExit(f"Expected a section '<!-- {name} -->' ... '<!-- end {name} -->' in {PAGE.name}, found none.")
+    return section.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    for name in parser.parse_args().sections:
+        module = SECTIONS[name]
+        output = measured(module)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        said = f"`python -m {module}`, {today}, {machine()}.\n\n{output}"
+        PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), name, said), encoding="utf-8")
+        print(f"Wrote the section '{name}' of docs/{PAGE.name}.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
