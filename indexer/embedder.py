@@ -100,7 +100,7 @@ class Embedder:
                     self._take(reply)
                     if len(self._batch) >= BATCH_FRAMES or self._batch_bytes >= BATCH_BYTES:
                         self._encode(threads)
-                        yield from self._finished()
+                    yield from self._finished()  # not only after a batch: refused files must not add up
                 while self._requests:
                     self._answered()
                 self._encode(threads)
@@ -118,15 +118,16 @@ class Embedder:
             asked = 0
             for wanted in draft.wanted:
                 frames = len(wanted.frames or ())
-                self._requests.append(_Request(case, wanted, draft.case.frames[draft.chosen[asked]].file, frames))
+                own = replace(wanted, source=replace(wanted.source))  # a refusal is told by it: cases may share a file
+                self._requests.append(_Request(case, own, draft.case.frames[draft.chosen[asked]].file, frames))
                 asked += frames
-                yield wanted
+                yield own
 
     def _take(self, reply: Frame | Rejection) -> None:
         """Note one answer. A file may still be refused after its last frame (a checksum at its end), so a request is
         over only when an answer to a later one arrives."""
         if isinstance(reply, Rejection):
-            while self._requests[0].left == 0 and self._requests[0].wanted.source != reply.source:
+            while self._requests[0].wanted.source is not reply.source:
                 self._answered()
             self._requests[0].case.failed[self._requests[0].file] = reply
             return

@@ -182,9 +182,11 @@ def _found(gallery: Gallery, labels: LabelTable, lines: set[int]) -> _Found:
 
 
 def _facts_of(gallery: Gallery, labels: LabelTable, case: Case) -> RowFacts | None:
-    """What the table says of a case on file, by where its first file was and by its UIDs."""
-    source, _ = unseal(gallery.catalog.files(case.case_id)[0].sealed_path, gallery.secret)
-    place = source.path / source.member if source.member else source.path
+    """What the table says of a case on file, by where its first file was, if it was read from any, and by its UIDs."""
+    place = Path("/")
+    for file in gallery.catalog.files(case.case_id)[:1]:
+        source, _ = unseal(file.sealed_path, gallery.secret)
+        place = source.path / source.member if source.member else source.path
     sop_uid = case.frames[0].sop_instance_uid if case.frames else ""
     return labels.match(place, case.study_uid, case.series_uid, sop_uid)
 

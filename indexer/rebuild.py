@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from retrieval.catalog import GenerationRow
+from retrieval.errors import ConflictError
 from retrieval.gallery import Gallery
 from retrieval.manifest import Manifest
 from retrieval.publish import Progress, publish
@@ -26,8 +29,12 @@ def rollback(gallery: Gallery) -> GenerationRow:
 
 
 def freshen(gallery: Gallery) -> str:
-    """After indexing: publish when the part searched without an index has grown large. The new name, or ""."""
+    """After indexing: publish when the part searched without an index has grown large. The new name, or "".
+
+    Nothing depends on it, so one that another process is publishing already is left to it.
+    """
     state = gallery.state()
     if state.damaged or (state.delta >= STALE_VECTORS and state.delta >= STALE_SHARE * state.size):
-        return rebuild(gallery).name
+        with suppress(ConflictError):
+            return rebuild(gallery).name
     return ""

@@ -269,7 +269,7 @@ class Gallery:
 
 def _matches(query: Query, case: Case, rows: UnitRows, frames: tuple[int, ...]) -> tuple[Match, ...]:
     """The best pairs of slices, numbered as in their cases."""
-    asked = query.embedding.slice_frames
+    asked = query.embedding.slice_frames or range(len(query.embedding.slices))  # as the catalog stores it
     return tuple(
         Match(
             asked[mine],

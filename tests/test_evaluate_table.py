@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer.demo.phantoms import generate
@@ -17,6 +18,7 @@ from indexer.sandbox import Sandbox
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
+from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding
 
 
 def settings(home: Path) -> Settings:
@@ -87,6 +89,18 @@ def test_rows_by_uid_are_found_in_a_gallery_only(phantoms: Path, tmp_path: Path)
         assert not any("no patient id" in note for note in evaluation.report.notes)  # the headers' ids are used
     with pytest.raises(UsageError, match="name UIDs only"):
         evaluate_table(table, label="region", settings=settings(tmp_path / "none"))
+
+
+def test_cases_that_came_from_no_file_are_found_by_uid(tmp_path: Path) -> None:
+    with Gallery.open(settings(tmp_path / "home"), create=True) as gallery:
+        rows = np.random.default_rng(0).normal(size=(8, gallery.encoder.card.dim))
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        cases = [Case(f"case-{n}", CaseKind.IMAGE, study_uid=f"1.2.{n}") for n in range(8)]
+        gallery.add([EmbeddedCase(case, Embedding(row, row[None])) for case, row in zip(cases, rows, strict=True)])
+        table = tmp_path / "labels.csv"
+        table.write_text("study_uid,label\n" + "".join(f"1.2.{n},{'xy'[n % 2]}\n" for n in range(8)))
+        found = evaluate_table(table, gallery=gallery)
+        assert (found.vectors_from, found.report.cases) == ("gallery", 8)
 
 
 def test_a_file_that_is_no_image_is_counted(phantoms: Path, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer import rebuild
 from indexer.labels import LabelTable
 from indexer.query import read_query
 from indexer.sandbox import Sandbox
 from retrieval import Gallery
 from retrieval.errors import NotFoundError, RejectedInput, StoreError, UsageError
 from retrieval.filters import parse
+from retrieval.generations import generations_folder, publishing
 from retrieval.types import Attributes, Case, CaseKind, EmbeddedCase, Embedding, GroupBy, Query, SamePatient
 from tests.studies import index_all, open_gallery, texture, write_pictures, write_series
 
@@ -55,9 +57,7 @@ def test_search_equals_brute_force_under_filter_exclusion_and_grouping(tmp_path:
     with open_gallery(tmp_path) as gallery:
         rows = fill(gallery, 300)
         if published:
-            from indexer.rebuild import rebuild
-
-            rebuild(gallery)
+            rebuild.rebuild(gallery)
             extra = fill(gallery, 30, seed=1)
             rows = np.concatenate([rows, extra])
         patients = [f"patient{n // 3}" for n in range(300)] + [f"patient{n // 3}" for n in range(30)] * published
@@ -111,6 +111,25 @@ def test_other_processes_writes_and_deletes_are_seen(tmp_path: Path) -> None:
             assert len(found.hits) == len(gallery) == 9
         with pytest.raises(NotFoundError):
             other.case("case0-00003")
+
+
+def test_a_query_need_not_number_its_slices(tmp_path: Path) -> None:
+    with open_gallery(tmp_path) as gallery:
+        rows = fill(gallery, 6)
+        hit = gallery.search(Query(Embedding(rows[0], rows[:3])), k=1).hits[0]
+        assert hit.case.case_id == "case0-00000"
+        assert [(match.query_slice, match.hit_slice) for match in hit.matches] == [(0, 0)]
+
+
+def test_an_index_that_is_being_published_already_is_left_to_who_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "STALE_VECTORS", 5)
+    with open_gallery(tmp_path) as gallery:
+        fill(gallery, 6)
+        with publishing(generations_folder(tmp_path)):
+            assert rebuild.freshen(gallery) == ""
+        assert rebuild.freshen(gallery) == gallery.state().generation != ""
 
 
 def test_an_empty_gallery_answers_nothing(tmp_path: Path) -> None:

@@ -7,22 +7,30 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import RLELossless
 
+from indexer.assemble import assemble
+from indexer.drafts import Draft, draft_of
+from indexer.embedder import Embedder
 from indexer.events import CaseDone, Event, FileDone, Scanned
 from indexer.labels import LabelTable
 from indexer.pipeline import Options, index
 from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
+from indexer.sources import Source
 from retrieval.errors import FingerprintMismatch
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import CaseKind
 from retrieval.verify import verify
-from tests.studies import contents, index_all, open_gallery, write_pictures, write_series
+from tests.dicom_files import enhanced_mr, save
+from tests.studies import LIMITS, contents, index_all, open_gallery, write_pictures, write_series
 
 
 def test_pictures_series_and_strangers_are_counted(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -90,6 +98,43 @@ def test_a_damaged_slice_is_left_out_and_told(tmp_path: Path, sandbox: Sandbox) 
             assert len(case.frames) == 5
         _, embedding = gallery.catalog.embedding(case.case_id)
         assert embedding.slices.shape[0] == 5
+
+
+def test_damage_in_one_stack_of_a_file_does_not_cost_the_other(tmp_path: Path, sandbox: Sandbox) -> None:
+    stored = np.random.default_rng(9).integers(0, 1000, (10, 32, 32), dtype=np.uint16)
+    groups = [{"position": (0.0, 0.0, 3.0 * (n % 5)), "echo": 10.0 if n < 5 else 20.0} for n in range(10)]
+    made = enhanced_mr(stored, groups)
+    made.compress(RLELossless, generate_instance_uid=False)
+    frames = list(generate_frames(made.PixelData, number_of_frames=10))
+    frames[5] = frames[5][:12] + b"\xff" * 20  # the first of the second stack
+    made.PixelData = encapsulate(frames)
+    save(made, tmp_path / "echoes.dcm")
+    with open_gallery(tmp_path / "home") as gallery:
+        report = index_all(gallery, sandbox, tmp_path / "echoes.dcm")
+        assert report.cases == {CaseStatus.ADDED: 1, CaseStatus.FAILED: 1}
+        (case,) = gallery.catalog.list_cases()
+        assert len(case.frames) == 5 and {frame.frame for frame in case.frames} == set(range(5))
+
+
+def test_refused_files_do_not_add_up(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Cases that give no frame are handed on as they fail, not kept until a batch is full."""
+    paths = write_pictures(tmp_path / "in", 1)
+    with open_gallery(tmp_path / "home") as gallery:
+        scan = sandbox.scan_one(Source(paths[0]))
+        paths[0].unlink()
+        (plan,) = assemble([scan], LIMITS)
+        draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
+        drawn: list[int] = []
+
+        def drafts() -> Iterator[Draft]:
+            for n in range(1000):
+                drawn.append(n)
+                yield draft
+
+        finished = Embedder(sandbox, gallery.encoder, gallery.pooling).run(drafts())
+        assert next(finished).embedded is None
+        assert len(drawn) < 500
+        assert sum(1 for _ in finished) == 999
 
 
 def test_other_pixels_under_a_known_uid_are_refused_unless_asked(tmp_path: Path, sandbox: Sandbox) -> None:
