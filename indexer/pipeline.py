@@ -19,7 +19,7 @@ from indexer.drafts import Describer, Draft, draft_of
 from indexer.embedder import Embedder, Finished
 from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
 from indexer.limits import Limits
-from indexer.renewal import renew, with_stored
+from indexer.renewal import relocate, renew, with_stored
 from indexer.report import CaseStatus, FileStatus, Report
 from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Scan, Source
@@ -151,10 +151,18 @@ class _Run:
                     yield draft
                 elif content != draft.case.content_sha256 or not options.resume:
                     yield with_stored(catalog, draft)
-                elif (draft.facts or options.source) and not options.dry_run and renew(catalog, draft):
-                    self._case_done(draft, CaseStatus.UPDATED, FileStatus.UNCHANGED)
                 else:
-                    self._case_done(draft, CaseStatus.UNCHANGED)
+                    self._on_file(draft)
+
+    def _on_file(self, draft: Draft) -> None:
+        """Nothing to decode; but its files may have moved, and something new may be said of it."""
+        catalog, options = self._gallery.catalog, self._options
+        if not options.dry_run:
+            relocate(catalog, draft, self._gallery.secret)
+            if (draft.facts or options.source) and renew(catalog, draft):
+                self._case_done(draft, CaseStatus.UPDATED, FileStatus.UNCHANGED)
+                return
+        self._case_done(draft, CaseStatus.UNCHANGED)
 
     # from drafts to the gallery
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from indexer.drafts import Draft
+from indexer.originals import unseal
 from retrieval.catalog import Catalog
 from retrieval.errors import NotFoundError
+from retrieval.privacy import Secret
 from retrieval.types import Attributes, Label
 
 
@@ -58,6 +60,17 @@ def renew(catalog: Catalog, draft: Draft) -> bool:
         return False
     catalog.update(said.case_id, attributes=attributes, labels=labels, report=report, patient_key=patient_key)
     return True
+
+
+def relocate(catalog: Catalog, draft: Draft, secret: Secret) -> None:
+    """Follow files that have moved: the same bytes were found, and where they were before nothing is any more."""
+    case_id = draft.case.case_id
+    stored = catalog.files(case_id)
+    if not stored:
+        return
+    before, now = unseal(stored[0].sealed_path, secret)[0].path, draft.scans[0].source.path.absolute()
+    if before != now and not before.exists():
+        catalog.move_files(case_id, draft.files)
 
 
 def _over(header: Attributes, stored: Attributes) -> Attributes:

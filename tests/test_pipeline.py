@@ -20,11 +20,12 @@ from indexer.drafts import Draft, draft_of
 from indexer.embedder import Embedder
 from indexer.events import CaseDone, Event, FileDone, Scanned
 from indexer.labels import LabelTable
+from indexer.originals import read_frames
 from indexer.pipeline import Options, index
 from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
 from indexer.sources import Source
-from retrieval.errors import FingerprintMismatch
+from retrieval.errors import FingerprintMismatch, SourceGone
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import CaseKind
@@ -303,6 +304,7 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 from indexer.limits import Limits
+from indexer.originals import read_frames
 from indexer.pipeline import Options, index
 from indexer.sandbox import Sandbox
 from retrieval.gallery import Gallery
@@ -339,3 +341,19 @@ def test_killed_at_any_moment_then_finished(tmp_path: Path, sandbox: Sandbox) ->
         index_all(gallery, sandbox, tmp_path / "in")
         assert contents(gallery) == expected
         assert verify(gallery.catalog, home).ok
+
+
+def test_files_that_moved_are_followed(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "old", 2)
+    write_series(tmp_path / "old", 4, seed=21)
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "old")
+        (tmp_path / "old").rename(tmp_path / "new")
+        volume = next(case for case in gallery.catalog.list_cases() if case.kind is CaseKind.VOLUME)
+        with pytest.raises(SourceGone, match="new place"):
+            list(read_frames(gallery.catalog, sandbox, gallery.secret, volume, [0]))
+        before = contents(gallery)
+        assert index_all(gallery, sandbox, tmp_path / "new").cases == {CaseStatus.UNCHANGED: 3}
+        for case in gallery.catalog.list_cases():
+            assert len(list(read_frames(gallery.catalog, sandbox, gallery.secret, case, range(len(case.frames))))) > 0
+        assert contents(gallery) == before

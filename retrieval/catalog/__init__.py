@@ -137,6 +137,11 @@ class Catalog:
         with self.database.write() as connection:
             return catalog_writes.update_case(connection, case_id, attributes, labels, report, patient_key)
 
+    def move_files(self, case_id: str, files: Sequence[CaseFile]) -> None:
+        """Note where the files of a case are now: the same files, in the same order. NotFoundError without the case."""
+        with self.database.write() as connection:
+            catalog_writes.move_files(connection, case_id, files)
+
     def delete(self, case_ids: Sequence[str]) -> list[str]:
         """Remove cases with everything stored of them, but for their keys; returns the ids that existed, in order."""
         wanted = list(dict.fromkeys(case_ids))

@@ -33,7 +33,7 @@ from retrieval.schema import (
     thumbnails,
     tombstones,
 )
-from retrieval.types import Attributes, Case, EmbeddedCase, Label
+from retrieval.types import Attributes, Case, CaseFile, EmbeddedCase, Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +219,13 @@ def update_case(
 ) -> Case:
     write_facts(connection, read_case(connection, case_id).key, attributes, new_labels, report, patient_key)
     return read_case(connection, case_id)
+
+
+def move_files(connection: Connection, case_id: str, moved: Sequence[CaseFile]) -> None:
+    key = read_case(connection, case_id).key
+    for n, file in enumerate(moved):
+        same = (files.c.key == key) & (files.c.n == n) & (files.c.sha256 == file.sha256)
+        connection.execute(update(files).where(same).values(sealed_path=file.sealed_path))
 
 
 def delete_keys(connection: Connection, keys: Sequence[int]) -> None:
