@@ -54,8 +54,9 @@ def http_reference() -> str:
     from api.app import create_app
     from retrieval.settings import Settings
 
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}  # whatever the environment says
     with tempfile.TemporaryDirectory() as home:
-        described = create_app(Settings(home=Path(home))).openapi()
+        described = create_app(Settings(**{**defaults, "home": Path(home)})).openapi()
     parts = [
         "# HTTP",
         "",
