@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +21,10 @@ from retrieval.types import Case, Image, Query
 
 @dataclass(frozen=True, slots=True)
 class QueryCase:
-    """A query made of files. ``images``: the frames that were embedded, in order. ``warnings``: sentences to show."""
+    """A query made of files. ``images``: the frames that were embedded, in order. ``warnings``: sentences to show.
+
+    ``case`` has a key when the very same is on file.
+    """
 
     query: Query
     case: Case
@@ -31,7 +36,8 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     """One file, the files of a series, a folder or a zip as a query.
 
     When they hold several cases the one with the most frames is asked and the warnings say so. A case that is on
-    file already is recognised, so that it does not find itself. RejectedInput when there is no image in them.
+    file already is recognised, so that it does not find itself; one that shares files with it is of its patient.
+    RejectedInput when there is no image in them.
     """
     if not paths:
         raise UsageError("Nothing to search with: expected at least one file.")
@@ -44,7 +50,10 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     draft, images = _decoded(sandbox, draft)
     embedding = replace(gallery.embed(images), slice_frames=draft.chosen)
     case = _known(gallery, draft.case)
-    query = Query(embedding, case.patient_key, case.key, draft.case.frames)
+    near = case if case.key else _sharing(gallery, draft)
+    case = replace(case, patient_key=near.patient_key or case.patient_key)
+    key = case.key if case.patient_key else near.key  # a part of a series may find it where its patient is included
+    query = Query(embedding, case.patient_key, key, draft.case.frames)
     return QueryCase(query, case, tuple(images), _warnings(draft.case.warnings, plans, rejections))
 
 
@@ -107,6 +116,16 @@ def _known(gallery: Gallery, case: Case) -> Case:
     if stored.get(case.case_id) != case.content_sha256:
         return case
     return gallery.case(case.case_id)
+
+
+def _sharing(gallery: Gallery, draft: Draft) -> Case:
+    """The case on file that has most of the query's files (one slice of a series, one that grew); else the query's."""
+    known = gallery.catalog.known_files([file.sha256 for file in draft.files])
+    shares = Counter(case_id for case_ids in known.values() for case_id in case_ids)
+    for case_id, _ in shares.most_common(1):
+        with suppress(NotFoundError):  # deleted in this very moment
+            return gallery.case(case_id)
+    return draft.case
 
 
 def _warnings(of_case: Sequence[str], plans: Sequence[CasePlan], rejections: Sequence[Rejection]) -> tuple[str, ...]:

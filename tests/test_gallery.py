@@ -170,6 +170,33 @@ def test_a_stored_file_does_not_find_itself_nor_its_patient(tmp_path: Path, sand
         assert len(included.hits) == 5
 
 
+@pytest.mark.parametrize("slices", [5, 3, 1])
+def test_a_part_of_a_stored_series_finds_neither_it_nor_its_patient(
+    tmp_path: Path, sandbox: Sandbox, slices: int
+) -> None:
+    """Anonymous files, whose patients only the labels file knows."""
+    paths = [write_series(tmp_path / name, 5, seed=n, patient="") for n, name in enumerate("abc")]
+    (tmp_path / "labels.csv").write_text("path,patient_id\na,Z\nb,Z\nc,Y\n")
+    with open_gallery(tmp_path / "home") as gallery:
+        folders = [tmp_path / name for name in "abc"]
+        index_all(gallery, sandbox, *folders, labels=LabelTable.read(tmp_path / "labels.csv"))
+        asked = read_query(gallery, sandbox, paths[0][:slices])
+        assert asked.query.patient_key == gallery.secret.patient_key("Z")
+        hits = gallery.search(asked.query, group=GroupBy.NONE).hits
+        assert [hit.case.patient_key for hit in hits] == [gallery.secret.patient_key("Y")]
+        included = gallery.search(asked.query, group=GroupBy.NONE, same_patient=SamePatient.INCLUDE).hits
+        assert len(included) == (2 if slices == 5 else 3)  # a part finds the whole, when asked to
+
+
+def test_a_part_of_a_series_of_nobody_does_not_find_it(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = [write_series(tmp_path / "in", 5, seed=n, patient="") for n in range(2)]
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        asked = read_query(gallery, sandbox, paths[0][:3])
+        (hit,) = gallery.search(asked.query).hits
+        assert not asked.case.key and hit.case.case_id != asked.case.case_id
+
+
 def test_a_series_finds_its_altered_copy_slice_by_slice(tmp_path: Path, sandbox: Sandbox) -> None:
     """Matching slices are numbered as in the case and carry their positions."""
     write_series(tmp_path / "in", 8, seed=11, patient="A")

@@ -59,7 +59,7 @@ def _query(service: Service, form: Form, asked: SearchForm) -> tuple[Query, Quer
     with service.heavy.slot():
         read = read_query(service.gallery, service.sandbox, [file.path for file in form.upload.files])
     preview = _keep(service, read) if asked.preview else None
-    return read.query, query_body(read.case, read.warnings, on_file=bool(read.query.key), preview=preview)
+    return read.query, query_body(read.case, read.warnings, on_file=bool(read.case.key), preview=preview)
 
 
 def _stored(gallery: Gallery, case_id: str) -> tuple[Query, QueryBody]:
