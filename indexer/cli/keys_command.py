@@ -11,6 +11,7 @@ from rich.table import Table
 from indexer.cli.console import Home, Json, out, print_json, settings_of
 from retrieval.access import AccessKeys, Scope
 from retrieval.catalog import Catalog
+from retrieval.storage import storing
 
 keys = typer.Typer(help="Access keys of the HTTP service.", no_args_is_help=True)
 
@@ -23,7 +24,10 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print its token once. From then on every request needs one."""
-    with Catalog.open(settings_of(home).url) as catalog:
+    settings = settings_of(home)
+    with storing("The data directory can't be made"):
+        settings.home.mkdir(parents=True, exist_ok=True)
+    with Catalog.open(settings.url, create=True) as catalog:  # a key comes before a service that others can reach
         token = AccessKeys(catalog.database).create_key(name, scope)
     if as_json:
         print_json({"name": name, "scope": scope.value, "token": token})

@@ -1,0 +1,118 @@
+"""The shell blocks of the documentation, run as they stand: in order, in a folder that holds what they name.
+
+Only what a reader must put in is put in: a folder of scans, a checkpoint, the address of a database.
+``precedent serve`` does not end, so it is not run from a block; the blocks that ask a service meet one.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexer.demo.phantoms import generate
+from tests.databases import postgres_database
+from tests.encoder_files import make_timm
+from tests.processes import REPOSITORY, answer, environment, run, serving
+
+ENDLESS = re.compile(r"^precedent serve.*$", flags=re.MULTILINE)
+DATABASE = "postgresql+psycopg://user:password@db/precedent"
+
+
+def blocks(page: str) -> list[str]:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    return [ENDLESS.sub("", block) for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader works: labelled scans, a study of them loose and zipped, weights, a gallery of the scans."""
+    place = tmp_path_factory.mktemp("docs")
+    scans = place / "scans"
+    generate(scans, 7, "tiny")
+    with (scans / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (scans / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0], "split"])
+        table.writeheader()
+        table.writerows({**row, "split": "test"} for row in rows)
+    shutil.copy(scans / "PHANTOM-0001" / "study-1" / "dx-1.dcm", place / "study.dcm")
+    shutil.make_archive(str(place / "study"), "zip", scans / "PHANTOM-0009" / "study-1" / "ct-1")
+    make_timm("mobilenetv3_small_100", place / "weights.safetensors")
+    run("index", scans, "--labels", scans / "labels.csv", home=place / "gallery")
+    return place
+
+
+def shell(block: str, folder: Path) -> str:
+    """A block's output; it must end with 0."""
+    here = Path(sys.executable).parent
+    told = {**environment(folder / "gallery"), "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-e", "-c", block], cwd=folder, env=told, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_no_block_is_forgotten() -> None:
+    pages = {page.name for page in (REPOSITORY / "docs").glob("*.md") if blocks(page.name)}
+    assert pages == {"evaluation.md", "labels.md", "operations.md", "quickstart.md"}
+
+
+def test_a_researchers_session(folder: Path) -> None:
+    out = shell(blocks("quickstart.md")[0], folder)
+    assert out.count("P@5") == 2 and out.count("cases added") == 2
+    assert "mobilenetv3_small_100-" in out
+
+
+def test_a_platform_engineers_session(folder: Path, postgres_url: str) -> None:
+    with postgres_database(postgres_url) as url:
+        block = blocks("quickstart.md")[1]
+        for shown, real in (("/srv/precedent", "srv"), (DATABASE, url), ("/archive/export", "scans")):
+            assert shown in block
+            block = block.replace(shown, real)
+        assert "Authorization: Bearer" in shell(block, folder)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_a_rag_developers_request(folder: Path) -> None:
+    (request,) = blocks("quickstart.md")[2:]
+    with serving(folder / "gallery", folder / "log") as served:
+        port = served.client.base_url.port
+        out = shell(request.replace(":8000", f":{port}"), folder)
+    assert out.count('"case_id":') >= 1
+    for field in ("viewer_url", "no_confident_match", "report_excerpt", "intended_use"):
+        assert f'"{field}":' in out
+
+
+def test_evaluation_and_labels(folder: Path) -> None:
+    assert "95 % interval" in shell(*blocks("evaluation.md"), folder)
+    assert "similarity" in shell(*blocks("labels.md"), folder)
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the command sqlite3 is not installed")
+def test_a_backup_restores(folder: Path) -> None:
+    """The copy and the key, put into an empty data directory, are a gallery that agrees with itself."""
+    shell(*blocks("operations.md"), folder)
+    restored = folder / "restored"
+    restored.mkdir()
+    shutil.move(folder / "catalog-backup.sqlite3", restored / "catalog.sqlite3")
+    shutil.copy(folder / "gallery" / "secret.key", restored)
+    assert answer("verify", "--repair", home=restored)["ok"]
+    before, after = (answer("stats", home=home)["counts"] for home in (folder / "gallery", restored))
+    assert before == after
+    assert answer("search", folder / "study.dcm", home=restored)["hits"]
+
+
+def test_a_key_can_be_made_before_anything_else(tmp_path: Path) -> None:
+    """As the compose file tells: a container listens on all interfaces, so the key comes first."""
+    assert answer("keys", "create", "me", "--scope", "admin", home=tmp_path / "new")["token"]
+    with serving(tmp_path / "new", tmp_path / "log") as served:
+        assert served.client.get("/readyz").status_code == 200
+        assert served.client.get("/v1/gallery").status_code == 401
