@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -92,11 +93,14 @@ class Embedder:
         self._batch_bytes = 0
         self._encoding: deque[_Encoding] = deque()
 
-    def run(self, drafts: Iterable[Draft]) -> Iterator[Finished]:
+    def run(self, drafts: Iterable[Draft]) -> Generator[Finished]:
         """Every draft comes out once, in order. Decoding of what follows goes on while a batch is encoded."""
-        with ThreadPoolExecutor(ENCODING, thread_name_prefix="encode") as threads:
+        with (
+            ThreadPoolExecutor(ENCODING, thread_name_prefix="encode") as threads,
+            closing(self._sandbox.read(self._asked(drafts))) as replies,
+        ):
             try:
-                for reply in self._sandbox.read(self._asked(drafts)):
+                for reply in replies:
                     self._take(reply)
                     if len(self._batch) >= BATCH_FRAMES or self._batch_bytes >= BATCH_BYTES:
                         self._encode(threads)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -55,8 +56,8 @@ def index(
     gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path], options: Options, listen: Listener | None = None
 ) -> Report:
     """Index files, folders and zips. Returns when everything that could be committed is durable."""
-    scans = sandbox.scan(walk(paths, Limits.of(gallery.settings)))
-    return index_scans(gallery, sandbox, scans, options, listen)
+    with closing(sandbox.scan(walk(paths, Limits.of(gallery.settings)))) as scans:
+        return index_scans(gallery, sandbox, scans, options, listen)
 
 
 def index_scans(
@@ -88,12 +89,13 @@ class _Run:
     def over(self, scans: Iterable[Scan | Rejection]) -> Report:
         started = time.monotonic()
         try:
-            fresh = self._fresh(self._drafts(scans))
-            if self._options.dry_run:
-                for draft in fresh:
-                    self._case_done(draft, CaseStatus.ADDED)
-            else:
-                self._embed(fresh)
+            # Closed here, not when an error's traceback is collected: they hold decoders and a temporary database.
+            with closing(self._drafts(scans)) as drafts, closing(self._fresh(drafts)) as fresh:
+                if self._options.dry_run:
+                    for draft in fresh:
+                        self._case_done(draft, CaseStatus.ADDED)
+                else:
+                    self._embed(fresh)
         except KeyboardInterrupt:
             self._report.interrupted = True
         self._report.seconds = time.monotonic() - started
@@ -101,7 +103,7 @@ class _Run:
 
     # from files to drafts
 
-    def _drafts(self, scans: Iterable[Scan | Rejection]) -> Iterator[Draft]:
+    def _drafts(self, scans: Iterable[Scan | Rejection]) -> Generator[Draft]:
         with Spool(self._gallery.secret) as spool:
             for scan in scans:
                 self._listen(Scanned(scan.source))
@@ -140,7 +142,7 @@ class _Run:
         slices = self._gallery.pooling.max_slices
         return draft_of(plan, self._options.labels, self._options.source, self._gallery.secret, slices, reported)
 
-    def _fresh(self, drafts: Iterator[Draft]) -> Iterator[Draft]:
+    def _fresh(self, drafts: Iterator[Draft]) -> Generator[Draft]:
         """Only drafts whose content is not on file; for the others, what is said of them now is renewed."""
         catalog, options = self._gallery.catalog, self._options
         while chunk := list(islice(drafts, DRAFTS_AT_ONCE)):
@@ -169,8 +171,11 @@ class _Run:
     def _embed(self, drafts: Iterator[Draft]) -> None:
         keep = self._options.keep
         embedder = Embedder(self._sandbox, self._gallery.encoder, self._gallery.pooling, keep_images=keep is not None)
-        with Writer(self._gallery, self._committed, replace=self._options.replace) as writer:
-            for finished in embedder.run(drafts):
+        with (
+            Writer(self._gallery, self._committed, replace=self._options.replace) as writer,
+            closing(embedder.run(drafts)) as cases,
+        ):
+            for finished in cases:
                 if finished.embedded is None:
                     self._case_done(finished.draft, CaseStatus.FAILED, failed=finished.failed)
                     continue

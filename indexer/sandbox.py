@@ -7,7 +7,7 @@ and a fresh worker; the rest of the batch never notices. Answers come in the ord
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Self
 
 from indexer.limits import Limits
@@ -40,13 +40,13 @@ class Sandbox:
         """End all workers, busy or not."""
         self._pool.close()
 
-    def scan(self, sources: Iterable[Source]) -> Iterator[Scan | Rejection]:
+    def scan(self, sources: Iterable[Source]) -> Generator[Scan | Rejection]:
         """One answer per source, in order. ``sources`` is consumed only so far ahead (``AHEAD`` a worker and ``BUNCH``
         of ``sandbox_streams``), so it may be endless."""
         requests = (_to_scan(source) for source in sources)
         return in_order(requests, lambda bunch, watch: ask(self._pool, bunch, watch), _weight, _small, self._workers)
 
-    def read(self, wanted: Iterable[Wanted]) -> Iterator[Frame | Rejection]:
+    def read(self, wanted: Iterable[Wanted]) -> Generator[Frame | Rejection]:
         """The frames of each request, in order; a Rejection ends its request.
 
         A long volume streams: its worker pauses while decoded frames wait for the caller.

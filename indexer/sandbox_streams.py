@@ -33,7 +33,7 @@ def in_order(
     weight: Callable[[R], int],
     small: Callable[[T], bool],
     threads: int,
-) -> Iterator[R]:
+) -> Generator[R]:
     """Run ``job`` over bunches of the requests on up to ``threads`` threads.
 
     ``small`` tells which requests may be bunched, ``weight`` is the size of an answer in bytes. Closing the iterator

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ from indexer.pipeline import Options, index
 from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
 from indexer.sources import Source
-from retrieval.errors import FingerprintMismatch, SourceGone
+from retrieval.catalog import Outcome
+from retrieval.errors import FingerprintMismatch, SourceGone, StorageFull
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import CaseKind
@@ -136,6 +138,24 @@ def test_refused_files_do_not_add_up(tmp_path: Path, sandbox: Sandbox) -> None:
         assert next(finished).embedded is None
         assert len(drawn) < 500
         assert sum(1 for _ in finished) == 999
+
+
+def test_a_failed_run_leaves_nothing_running(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while its error is still held, whose traceback would keep readers and decoders alive."""
+    write_pictures(tmp_path / "in", 200)
+    with open_gallery(tmp_path / "home") as gallery:
+
+        def full(*_: object, **__: object) -> list[Outcome]:
+            raise StorageFull("No space is left.")
+
+        monkeypatch.setattr(gallery, "add", full)
+        before = threading.active_count()
+        with pytest.raises(StorageFull):
+            index_all(gallery, sandbox, tmp_path / "in")
+        until = time.monotonic() + 5
+        while threading.active_count() > before and time.monotonic() < until:
+            time.sleep(0.02)
+        assert threading.active_count() <= before
 
 
 def test_other_pixels_under_a_known_uid_are_refused_unless_asked(tmp_path: Path, sandbox: Sandbox) -> None:
