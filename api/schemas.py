@@ -148,7 +148,7 @@ class FileStatusBody(Wire):
     """What became of one file: its place in the body, from 0, never its name (names can hold names)."""
 
     file: int
-    status: str = Field(description="indexed, unchanged, skipped, no_pixels or failed")
+    status: str = Field(description="indexed, updated, unchanged, skipped, no_pixels or failed")
     case_id: str | None
     reason: str
 
@@ -156,6 +156,7 @@ class FileStatusBody(Wire):
 class CasesAdded(Wire):
     files: list[FileStatusBody]
     indexed: int
+    updated: int = Field(description="files whose pixels were on file and whose case has new labels or source now")
     failed: int
 
 

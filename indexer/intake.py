@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from indexer.events import Event, FileDone
+from indexer.events import CaseDone, Event, FileDone
 from indexer.keeping import KeptFolder
 from indexer.labels import RowFacts
 from indexer.pipeline import Options, index_scans
-from indexer.report import FileStatus
+from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
 from indexer.walk import walk
 from retrieval.gallery import Gallery
@@ -25,6 +25,7 @@ class UploadStatus:
     """What became of one uploaded file (or one member of an uploaded zip), under the name it came with.
 
     ``conflict``: it failed because its identity is on file with other content; ``reason`` has both hashes.
+    ``updated``: its pixels were on file already, and what was said of its case is changed.
     """
 
     name: str
@@ -32,6 +33,7 @@ class UploadStatus:
     case_id: str = ""
     reason: str = ""
     conflict: bool = False
+    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,17 @@ class _Same:
 class _Told:
     names: Mapping[Path, str]
     statuses: list[UploadStatus] = field(default_factory=list)
+    renewed: set[str] = field(default_factory=set)  # a case is told before its files are
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, CaseDone) and event.status is CaseStatus.UPDATED:
+            self.renewed.add(event.case_id)
         if isinstance(event, FileDone):
             name = self.names.get(event.source.path, event.source.path.name)
             name = f"{name}!{event.source.member}" if event.source.member else name
             conflict = event.rejection is not None and event.rejection.stage == "commit"
-            self.statuses.append(UploadStatus(name, event.status, event.case_id, event.reason, conflict))
+            updated = event.status is FileStatus.UNCHANGED and event.case_id in self.renewed
+            self.statuses.append(UploadStatus(name, event.status, event.case_id, event.reason, conflict, updated))
 
 
 def add_files(

@@ -121,6 +121,19 @@ def test_adding_twice_adds_nothing(client: TestClient, tmp_path: Path) -> None:
     assert {status["status"] for status in second.json()["files"]} == {"unchanged"}
 
 
+def test_what_is_on_file_is_updated_only_when_something_new_is_said(client: TestClient, tmp_path: Path) -> None:
+    files = write_pictures(tmp_path / "more", 1, seed=5)
+    case_id = client.post("/v1/cases", files=parts(files)).json()["files"][0]["case_id"]
+    for said in ({"labels": '{"finding": "cyst"}'}, {"source": "ward 3"}):
+        for status, updated in (("updated", 1), ("unchanged", 0)):
+            reply = client.post("/v1/cases", files=parts(files), data=said)
+            assert reply.status_code == 200
+            assert reply.json()["files"] == [{"file": 0, "status": status, "case_id": case_id, "reason": ""}]
+            assert (reply.json()["indexed"], reply.json()["updated"]) == (0, updated)
+    case = client.get(f"/v1/cases/{case_id}").json()
+    assert (case["labels"][0]["value"], case["source"]) == ("cyst", "ward 3")
+
+
 def test_a_bad_file_among_good_ones_is_told_by_its_place(client: TestClient, tmp_path: Path) -> None:
     (good,) = write_pictures(tmp_path / "good", 1, seed=6)
     body = [*parts([good]), ("files", (f"{SECRET_NAME}.png", good.read_bytes()[:200]))]

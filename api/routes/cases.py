@@ -114,7 +114,7 @@ def _added(told: list[UploadStatus]) -> CasesAdded:
     bodies = [
         FileStatusBody(
             file=int(status.name.partition("!")[0]),
-            status=status.status.value,
+            status="updated" if status.updated else status.status.value,
             case_id=status.case_id or None,
             reason=status.reason,
         )
@@ -123,6 +123,7 @@ def _added(told: list[UploadStatus]) -> CasesAdded:
     return CasesAdded(
         files=sorted(bodies, key=lambda body: body.file),
         indexed=sum(status.status is FileStatus.INDEXED for status in told),
+        updated=sum(status.updated for status in told),
         failed=sum(status.status is FileStatus.FAILED for status in told),
     )
 
