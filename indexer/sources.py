@@ -72,7 +72,7 @@ class Rejection:
     """One input that was refused, with where and why. ``sha256`` is "" when the bytes could not be read."""
 
     source: Source
-    stage: str  # sniff, scan, decode, assemble, embed, commit
+    stage: str  # sniff (not an image, left out), open, scan, decode, assemble, embed, commit
     reason: str
     sha256: str = ""
     limit: bool = False  # refused by a limit (HTTP 413) rather than by its content (422)

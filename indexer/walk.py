@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from indexer.limits import Limits
-from indexer.readers.bytes import open_archive
+from indexer.readers.bytes import ZIP, open_archive
 from indexer.sources import Source
 from retrieval.errors import NotFoundError, RejectedInput
 
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _MOST_NAME = 255  # bytes of one part of a member's name
 
 
@@ -50,10 +49,10 @@ def _folder(folder: Path) -> Iterator[Path]:
     pending = [folder]
     while pending:
         path = pending.pop()
-        if path.is_symlink() and path != folder:
+        if os.path.islink(path) and path != folder:  # noqa: PTH114 - as below
             if _stays_inside(path, root):
                 yield path
-        elif path.is_dir():
+        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises in a folder that may not be entered
             try:
                 names = sorted((entry.name for entry in path.iterdir()), reverse=True)
             except OSError:
@@ -97,7 +96,7 @@ def _is_zip(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.read(descriptor, 4) in _ZIP
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.read(descriptor, 4) in ZIP
     except OSError:
         return False
     finally:

@@ -41,7 +41,7 @@ class ConflictError(PrecedentError):
 
 
 class RejectedInput(PrecedentError):
-    """One file was refused. ``stage``: sniff, scan, decode, assemble, embed or commit. ``reason``: a sentence."""
+    """One file was refused. ``stage``: sniff, open, scan, decode, assemble, embed or commit. ``reason``: a sentence."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(reason)

@@ -97,11 +97,73 @@ def test_a_damaged_or_oversized_zip_is_one_source_with_a_reason(tmp_path: Path, 
     assert list(walk([path])) == [Source(path)]
     (answer,) = sandbox.scan([Source(path)])
     assert isinstance(answer, Rejection)
+    assert (answer.stage, answer.reason[:32]) == ("open", "The zip is damaged or cut short:")
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(20):
             archive.writestr(str(number), b"x")
+    whole = path.read_bytes()
+    (tmp_path / "half.zip").write_bytes(whole[: len(whole) // 2])
+    (answer,) = sandbox.scan(walk([tmp_path / "half.zip"]))
+    assert isinstance(answer, Rejection) and answer.stage == "open"
     assert len(list(walk([path], Limits(zip_members=20)))) == 20
     assert list(walk([path], Limits(zip_members=19))) == [Source(path)]
+
+
+def test_a_zip_in_a_zip_is_left_out(tmp_path: Path, sandbox: Sandbox) -> None:
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as archive:
+        archive.writestr("a", b"x")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "inner.zip", "inner.zip")
+    (answer,) = sandbox.scan(walk([tmp_path / "outer.zip"]))
+    assert isinstance(answer, Rejection) and answer.stage == "sniff" and "inside a zip" in answer.reason
+
+
+def test_what_should_be_an_image_and_is_empty_or_gone_has_failed(tmp_path: Path, sandbox: Sandbox) -> None:
+    names = ("a.dcm", "b.nii.gz", "C.PNG", "notes.txt", "x")
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "y.dcm").symlink_to("y.dcm")
+    sources = [Source(tmp_path / name) for name in (*names, "y.dcm", "gone.dcm")]
+    answers = [answer for answer in sandbox.scan(sources) if isinstance(answer, Rejection)]
+    assert [answer.stage for answer in answers] == ["open", "open", "open", "sniff", "sniff", "open", "open"]
+    assert "can't be opened: No such file" in answers[-1].reason
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_what_may_not_be_read_comes_as_a_failure(tmp_path: Path, sandbox: Sandbox) -> None:
+    touch(*(tmp_path / name for name in ("file", "not_entered/x", "not_listed/x")))
+    (tmp_path / "file").chmod(0)
+    (tmp_path / "not_listed").chmod(0o300)
+    (tmp_path / "not_entered").chmod(0o600)
+    try:
+        answers = [answer for answer in sandbox.scan(walk([tmp_path])) if isinstance(answer, Rejection)]
+    finally:
+        (tmp_path / "not_listed").chmod(0o700)
+        (tmp_path / "not_entered").chmod(0o700)
+    assert [str(answer.source.path.relative_to(tmp_path)) for answer in answers] == [
+        "file",
+        "not_entered/x",
+        "not_listed",
+    ]
+    assert [answer.stage for answer in answers] == ["open"] * 3
+    assert "The folder can't be opened: Permission denied." in answers[-1].reason
+
+
+def test_voxels_are_told_with_their_header_or_as_missing_one(tmp_path: Path, sandbox: Sandbox) -> None:
+    for name in ("a.hdr", "a.img", "b.mhd", "b.raw", "c.img", "d.raw"):
+        (tmp_path / name).write_bytes(b"\x01" * 64)
+    with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
+        for name in ("f/a.img", "f/a.hdr", "f/b.raw"):
+            archive.writestr(name, b"\x01" * 64)
+    told = {
+        answer.source.member or answer.source.path.name: answer.reason
+        for answer in sandbox.scan(walk([tmp_path]))
+        if isinstance(answer, Rejection) and answer.stage == "sniff"
+    }
+    assert {name for name, reason in told.items() if reason == "Read along with its header."} == {
+        "a.img", "b.raw", "f/a.img",
+    }  # fmt: skip
+    assert {name for name, reason in told.items() if "is missing" in reason} == {"c.img", "d.raw", "f/b.raw"}
 
 
 def test_sidecars_are_refused_as_not_an_image(tmp_path: Path, sandbox: Sandbox) -> None:

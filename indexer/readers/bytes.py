@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 CHUNK = 1 << 20
+ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 KEPT_MEMBER = 32 << 20  # a member up to this size is unpacked once for sniffing, hashing and reading
 RATIO_FROM = 16 << 20  # below this many unpacked bytes, no ratio is suspicious
 GZIP = b"\x1f\x8b"
@@ -38,8 +39,9 @@ _CENTRAL_HEADER_BYTES = 46
 def open_source(source: Source, limits: Limits) -> BinaryIO:
     """A seekable binary stream over the source; the caller closes it.
 
-    Raises RejectedInput when it is not a regular file or not a readable member, LimitExceeded when it is too large. A
-    member of a zip is unpacked into memory (its size is checked first, its CRC-32 and length at the end).
+    Raises RejectedInput (stage "open", or "sniff" when it is no regular file) when it can't be read, LimitExceeded when
+    it is too large. A member of a zip is unpacked into memory (its size is checked first, its CRC-32 and length at the
+    end).
     """
     if not source.member:
         return open_file(source.path, limits)
@@ -105,7 +107,8 @@ def open_file(path: Path, limits: Limits) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise RejectedInput("sniff", f"The file can't be opened: {error.strerror}.") from error
+        what = "folder" if os.path.isdir(path) else "file"  # noqa: PTH112 - one the walk could not list
+        raise RejectedInput("open", f"The {what} can't be opened: {error.strerror}.") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -113,7 +116,7 @@ def open_file(path: Path, limits: Limits) -> BinaryIO:
     if status.st_size > limits.file_bytes:
         os.close(descriptor)
         raise LimitExceeded(
-            "sniff", f"The file has {status.st_size} bytes, the limit is {limits.file_bytes} bytes (max_file_mb)."
+            "open", f"The file has {status.st_size} bytes, the limit is {limits.file_bytes} bytes (max_file_mb)."
         )
     return cast(BinaryIO, os.fdopen(descriptor, "rb"))
 
@@ -184,7 +187,7 @@ def open_archive(path: Path, limits: Limits) -> zipfile.ZipFile:
     try:
         status = path.stat()
     except OSError as error:
-        raise RejectedInput("sniff", f"The archive can't be opened: {error.strerror}.") from error
+        raise RejectedInput("open", f"The archive can't be opened: {error.strerror}.") from error
     return _archive(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns), limits)
 
 
@@ -196,13 +199,13 @@ def _archive(path: Path, identity: tuple[int, ...], limits: Limits) -> zipfile.Z
             _check_directory(stream, limits)
         archive = zipfile.ZipFile(cast(BinaryIO, _Reopened(path, identity[2], limits)))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
-        raise RejectedInput("sniff", "The zip archive is damaged: its directory can't be read.") from error
+        raise RejectedInput("open", "The zip is damaged or cut short: its directory can't be read.") from error
     total = sum(info.file_size for info in archive.infolist())
     if total > limits.unpacked_bytes:
         raise LimitExceeded(
-            "sniff", f"The archive declares {total} unpacked bytes, the limit is {limits.unpacked_bytes}."
+            "open", f"The archive declares {total} unpacked bytes, the limit is {limits.unpacked_bytes}."
         )
-    check_ratio(identity[2], total, limits, "sniff")
+    check_ratio(identity[2], total, limits, "open")
     return archive
 
 
@@ -252,13 +255,13 @@ def _check_directory(stream: BinaryIO, limits: Limits) -> None:
     length = most if declared == 0xFFFFFFFF else min(declared + 76, most)  # 76: zip64 end record and locator
     if length > limits.zip_members * (_CENTRAL_HEADER_BYTES + 1024):
         raise LimitExceeded(
-            "sniff", f"The archive's directory has {length} bytes, too many for {limits.zip_members} members."
+            "open", f"The archive's directory has {length} bytes, too many for {limits.zip_members} members."
         )
     stream.seek(most - length)
     members = stream.read(length).count(_CENTRAL_HEADER)
     if members > limits.zip_members:
         raise LimitExceeded(
-            "sniff", f"The archive has {members} members, the limit is {limits.zip_members} (zip_members)."
+            "open", f"The archive has {members} members, the limit is {limits.zip_members} (zip_members)."
         )
     stream.seek(0)
 
@@ -272,29 +275,27 @@ def _unpack(archive: zipfile.ZipFile, member: str, limits: Limits) -> bytes:
     try:
         info = archive.getinfo(member)
     except KeyError as error:
-        raise RejectedInput("sniff", "The archive has no such member any more: index it again.") from error
+        raise RejectedInput("open", "The archive has no such member any more: index it again.") from error
     if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
         raise RejectedInput("sniff", "Expected a file in the archive, got a folder or a link.")
     if info.flag_bits & 0x1:
-        raise RejectedInput("sniff", "The member is encrypted: unpack the archive with its password first.")
+        raise RejectedInput("open", "The member is encrypted: unpack the archive with its password first.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise RejectedInput(
-            "sniff", f"Compression method {info.compress_type} is not read: expected stored or deflated."
+            "open", f"Compression method {info.compress_type} is not read: expected stored or deflated."
         )
     if info.file_size > limits.file_bytes:
         raise LimitExceeded(
-            "sniff", f"The member unpacks to {info.file_size} bytes, the limit is {limits.file_bytes} (max_file_mb)."
+            "open", f"The member unpacks to {info.file_size} bytes, the limit is {limits.file_bytes} (max_file_mb)."
         )
-    check_ratio(info.compress_size, info.file_size, limits, "sniff")
+    check_ratio(info.compress_size, info.file_size, limits, "open")
     try:
         with archive.open(info) as packed:
             unpacked = BoundedReader(cast(BinaryIO, packed), info.compress_size, limits).read(info.file_size + 1)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise RejectedInput(
-            "sniff", "The archive's member is damaged: its header, coding or checksum is wrong."
+            "open", "The archive's member is damaged: its header, coding or checksum is wrong."
         ) from error
     if len(unpacked) != info.file_size:
-        raise RejectedInput(
-            "sniff", f"The member has {len(unpacked)} bytes, its directory entry says {info.file_size}."
-        )
+        raise RejectedInput("open", f"The member has {len(unpacked)} bytes, its directory entry says {info.file_size}.")
     return unpacked
