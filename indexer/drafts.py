@@ -63,6 +63,7 @@ def draft_of(
         labels=_labels(plan, facts),
         report=facts.report if facts else "",
         patient_key=_patient_key(plan, facts, secret),
+        header_patient_key=secret.patient_key(plan.patient_id, plan.issuer),
         study_uid=_study_uid(plan, facts, secret),
         series_uid=plan.series_uid,
         content_sha256=content_sha256(files, plan.part),

@@ -173,9 +173,10 @@ def _found(gallery: Gallery, labels: LabelTable, lines: set[int]) -> _Found:
         if facts is not None and facts.line in lines:
             met.append((facts.line, case.case_id, facts, case))
     met.sort(key=lambda pair: pair[:2])
+    patients = [gallery.secret.patient_key(facts.patient_id) or case.patient_key for *_, facts, case in met]
     return _Found(
         keys=np.array([case.key for *_, case in met], dtype=np.int64),
-        patient_keys=[gallery.secret.patient_key(facts.patient_id) or case.patient_key for *_, facts, case in met],
+        patient_keys=gallery.catalog.patients(patients),
         origins=[facts.attributes.source or case.attributes.source for *_, facts, case in met],
         facts=[facts for *_, facts, _ in met],
     )

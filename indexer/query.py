@@ -53,7 +53,7 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     near = case if case.key else _sharing(gallery, draft)
     case = replace(case, patient_key=near.patient_key or case.patient_key)
     key = case.key if case.patient_key else near.key  # a part of a series may find it where its patient is included
-    query = Query(embedding, case.patient_key, key, draft.case.frames)
+    query = Query(embedding, case.patient_key, key, draft.case.frames, draft.case.study_uid)
     return QueryCase(query, case, tuple(images), _warnings(draft.case.warnings, plans, rejections))
 
 

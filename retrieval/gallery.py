@@ -164,7 +164,7 @@ class Gallery:
         """A stored case as a query: nothing is decoded or encoded."""
         case = self.catalog.case(case_id)
         key, embedding = self.catalog.embedding(case_id)
-        return Query(embedding, case.patient_key, key, case.frames)
+        return Query(embedding, case.patient_key, key, case.frames, case.study_uid)
 
     def similar_to(
         self,
@@ -229,10 +229,10 @@ class Gallery:
         itself = np.array([query.key] if query.key else [], dtype=np.int64)
         if same_patient is SamePatient.INCLUDE:
             return allowed, itself
-        own = self.catalog.keys_of_patient(query.patient_key) if query.patient_key else itself[:0]
+        own = np.union1d(self.catalog.keys_of_patient(query.patient_key), self.catalog.keys_of_study(query.study_uid))
         if same_patient is SamePatient.EXCLUDE:
             return allowed, np.union1d(itself, own)
-        if not query.patient_key:
+        if not query.patient_key and not len(own):
             raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
         return (own if allowed is None else np.intersect1d(allowed, own)), itself
 

@@ -119,6 +119,7 @@ cases = Table(
     Column("study_year", Integer, nullable=True),
     Column("source", _text(), nullable=False),
     Column("patient_key", _text(), nullable=False, index=True),
+    Column("header_patient_key", _text(), nullable=False, index=True),
     Column("study_uid", _text(), nullable=False, index=True),
     Column("series_uid", _text(), nullable=False),
     Column("content_sha256", _text(), nullable=False, index=True),

@@ -106,6 +106,7 @@ class Case:
     labels: tuple[Label, ...] = ()
     report: str = ""
     patient_key: str = ""  # keyed HMAC of the patient's id, or "" when unknown
+    header_patient_key: str = ""  # of the header's own id, which a labels file may have put another in place of
     study_uid: str = ""
     series_uid: str = ""
     content_sha256: str = ""  # over the bytes of its files, in order
@@ -195,7 +196,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked. ``patient_key`` is what ``same_patient`` goes by, "" when unknown.
+    """What is asked. ``patient_key`` and ``study_uid`` are what ``same_patient`` goes by, "" when unknown.
 
     ``key``: its own key when it is on file, so that it does not find itself. ``frames``: those of its case, for the
     positions in matches.
@@ -205,6 +206,7 @@ class Query:
     patient_key: str = ""
     key: int = 0
     frames: tuple[FrameRef, ...] = ()
+    study_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,3 +270,50 @@ def test_a_damaged_slice_of_a_query_is_left_out_and_told(tmp_path: Path, sandbox
             damage(path)
         with pytest.raises(RejectedInput):
             read_query(gallery, sandbox, [tmp_path / "in"])
+
+
+def test_a_patient_whom_header_and_labels_name_differently_is_one(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Only one series of the patient is in the labels file; a later file names the patient by its header alone."""
+    named = write_series(tmp_path / "in" / "a", 4, seed=31, patient="HEADER")
+    write_series(tmp_path / "in" / "b", 4, seed=32, patient="HEADER")
+    write_series(tmp_path / "in" / "c", 4, seed=33, patient="ELSE")
+    (tmp_path / "in" / "labels.csv").write_text("path,patient_id\na,site:HEADER\n")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(tmp_path / "in" / "labels.csv"))
+        by_seed = {
+            path.name: read_query(gallery, sandbox, [path]) for path in (tmp_path / "in").iterdir() if path.is_dir()
+        }
+        ids = {name: asked.case.case_id for name, asked in by_seed.items()}
+        for name in ("a", "b"):
+            hits = gallery.similar_to(ids[name], group=GroupBy.NONE).hits
+            assert [hit.case.case_id for hit in hits] == [ids["c"]]
+            own = gallery.similar_to(ids[name], group=GroupBy.NONE, same_patient=SamePatient.ONLY).hits
+            assert {hit.case.case_id for hit in own} == {ids["a"], ids["b"]} - {ids[name]}
+        assert len(gallery.similar_to(ids["c"]).hits) == 1  # one hit for the patient, not one for each name
+        write_series(tmp_path / "new", 4, seed=34, patient="HEADER")
+        asked = read_query(gallery, sandbox, [tmp_path / "new"])
+        assert [hit.case.case_id for hit in gallery.search(asked.query).hits] == [ids["c"]]
+        assert gallery.catalog.delete_patient(gallery.secret.patient_key("HEADER")) == 2
+    assert len(named) == 4
+
+
+def test_a_header_that_says_anonymous_for_everybody_links_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
+    for n in range(3):
+        write_series(tmp_path / "in" / f"s{n}", 3, seed=40 + n, patient="ANON")
+    rows = "".join(f"s{n},P{n}\n" for n in range(3))
+    (tmp_path / "in" / "labels.csv").write_text("path,patient_id\n" + rows)
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in", labels=LabelTable.read(tmp_path / "in" / "labels.csv"))
+        for case in gallery.catalog.list_cases():
+            assert len(gallery.similar_to(case.case_id).hits) == 2
+
+
+def test_cases_of_the_query_s_study_are_its_patient_s(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Also where no patient is named at all."""
+    write_series(tmp_path / "in", 4, seed=51, patient="")
+    write_series(tmp_path / "in", 4, seed=52, patient="")
+    with open_gallery(tmp_path / "home") as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+        half = sorted((tmp_path / "in").rglob("s51-*.dcm"))[:2]
+        found = gallery.search(read_query(gallery, sandbox, half).query, group=GroupBy.NONE)
+        assert len(found.hits) == 1

@@ -105,6 +105,7 @@ def _create_cases() -> None:
         sa.Column("study_year", sa.Integer(), nullable=True),
         sa.Column("source", TEXT, nullable=False),
         sa.Column("patient_key", TEXT, nullable=False),
+        sa.Column("header_patient_key", TEXT, nullable=False),
         sa.Column("study_uid", TEXT, nullable=False),
         sa.Column("series_uid", TEXT, nullable=False),
         sa.Column("content_sha256", TEXT, nullable=False),
@@ -232,6 +233,7 @@ def _create_indexes() -> None:
     op.create_index("ix_cases_age", "cases", ["age"])
     op.create_index("ix_cases_content_sha256", "cases", ["content_sha256"])
     op.create_index("ix_cases_patient_key", "cases", ["patient_key"])
+    op.create_index("ix_cases_header_patient_key", "cases", ["header_patient_key"])
     op.create_index("ix_cases_pixel_sha256", "cases", ["pixel_sha256"])
     op.create_index("ix_cases_study_uid", "cases", ["study_uid"])
     op.create_index("ix_cases_study_year", "cases", ["study_year"])

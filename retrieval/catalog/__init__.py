@@ -14,6 +14,7 @@ from retrieval.catalog import reads as catalog_reads
 from retrieval.catalog import vectors as catalog_vectors
 from retrieval.catalog import writes as catalog_writes
 from retrieval.catalog.checks import check
+from retrieval.catalog.patients import canonical
 from retrieval.catalog.types import (
     Binding,
     GalleryCounts,
@@ -243,9 +244,20 @@ class Catalog:
             return catalog_vectors.read_slices(connection, bound, keys)
 
     def keys_of_patient(self, patient_key: str) -> Keys:
-        """Sorted keys of one patient's cases; none for ""."""
+        """Sorted keys of one patient's cases, under whichever of the patient's ids; none for ""."""
         with self.database.read() as connection:
             return catalog_reads.keys_of_patient(connection, patient_key)
+
+    def keys_of_study(self, study_uid: str) -> Keys:
+        """Sorted keys of one study's cases; none for ""."""
+        with self.database.read() as connection:
+            return catalog_reads.keys_of_study(connection, study_uid)
+
+    def patients(self, patient_keys: Sequence[str]) -> list[str]:
+        """One pseudonym per patient, in order, where a header and a labels file name the same one differently."""
+        with self.database.read() as connection:
+            one = canonical(connection, patient_keys)
+        return [one[key] for key in patient_keys]
 
     def groups(self, keys: Keys, by: GroupBy) -> list[str]:
         """The patient key or study UID of each key, in order; "" where it is unknown, and for GroupBy.NONE."""

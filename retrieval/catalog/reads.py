@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from retrieval.catalog.patients import canonical, same_patient
 from retrieval.catalog.rows import case_of
 from retrieval.catalog.types import Labelled
 from retrieval.errors import NotFoundError, UsageError
@@ -77,8 +78,16 @@ def keys_of_patient(connection: Connection, patient_key: str) -> Keys:
     """Sorted; empty for "", since cases of unknown patients have nothing in common."""
     if not patient_key:
         return as_keys(())
-    statement = select(cases.c.key).where(cases.c.patient_key == patient_key).order_by(cases.c.key)
+    known = same_patient(connection, patient_key)
+    statement = select(cases.c.key).where(cases.c.patient_key.in_(known)).order_by(cases.c.key)
     return as_keys(connection.scalars(statement))
+
+
+def keys_of_study(connection: Connection, study_uid: str) -> Keys:
+    """Sorted; empty for ""."""
+    if not study_uid:
+        return as_keys(())
+    return as_keys(connection.scalars(select(cases.c.key).where(cases.c.study_uid == study_uid).order_by(cases.c.key)))
 
 
 def groups(connection: Connection, keys: Keys, by: GroupBy) -> list[str]:
@@ -90,7 +99,8 @@ def groups(connection: Connection, keys: Keys, by: GroupBy) -> list[str]:
     for part in chunks(wanted):
         rows = connection.execute(select(cases.c.key, column).where(cases.c.key.in_(part)))
         found.update((row[0], row[1]) for row in rows)
-    return [found.get(key, "") for key in wanted]
+    one = canonical(connection, found.values()) if by is GroupBy.PATIENT else {}
+    return [one.get(group, group) for group in (found.get(key, "") for key in wanted)]
 
 
 def thumbnail(connection: Connection, case_id: str) -> bytes:
@@ -142,9 +152,10 @@ def labelled(connection: Connection, name: str) -> Labelled:
     by_key: dict[int, list[Any]] = defaultdict(list)
     for row in connection.execute(statement):
         by_key[row.key].append(row)
+    one = canonical(connection, (rows[0].patient_key for rows in by_key.values()))
     return Labelled(
         keys=as_keys(by_key),
-        patient_keys=[rows[0].patient_key for rows in by_key.values()],
+        patient_keys=[one[rows[0].patient_key] for rows in by_key.values()],
         values=[tuple(row.value for row in rows) for rows in by_key.values()],
         numbers=[next((row.number for row in rows if row.number is not None), None) for rows in by_key.values()],
     )
