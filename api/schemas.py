@@ -113,8 +113,13 @@ class CasePage(Wire):
 
 
 class LabelAsked(Asked):
+    """As a case shows its labels; ``number`` is read from ``value``, so it may be left out."""
+
     name: Name
     value: Name
+    number: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="when given, the number that the value says"
+    )
 
 
 class AttributesAsked(Asked):

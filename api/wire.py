@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from api.problems import Problem
 from api.schemas import (
@@ -34,7 +36,7 @@ def filter_of(text: str) -> Filter | None:
     if not text.strip():
         return None
     try:
-        value = json.loads(text)
+        value = _json(text)
     except (ValueError, RecursionError) as error:
         raise Problem(422, 'filters: expected a JSON object, as {"modality": "CT"}.') from error
     return None if value == {} else parse(value)
@@ -48,7 +50,7 @@ def labels_of(text: str) -> tuple[Label, ...]:
         422, 'labels: expected a JSON object of names to values, as {"finding": ["mass", "cyst"], "bmi": 24}.'
     )
     try:
-        given = json.loads(text)
+        given = _json(text)
     except (ValueError, RecursionError) as error:
         raise wrong from error
     if not isinstance(given, dict):
@@ -56,15 +58,26 @@ def labels_of(text: str) -> tuple[Label, ...]:
     labels = []
     for name, values in given.items():
         for value in values if isinstance(values, list) else [values]:
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, str | int | float)
-                or not str(value).strip()
-                or not name
-            ):
+            if not name or not _can_label(value):
                 raise wrong
             labels.append(label_of(name, str(value)))
     return tuple(labels)
+
+
+def _json(text: str) -> Any:
+    """JSON as RFC 8259 has it: Python alone would take NaN and Infinity too."""
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _can_label(value: object) -> bool:
+    """Whether it is a text or a finite number; 1e400 is too large to be one."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def label_of(name: str, value: str) -> Label:
@@ -82,7 +95,18 @@ def patched(attributes: Attributes, asked: AttributesAsked) -> Attributes:
 
 
 def labels_asked(asked: Sequence[LabelAsked]) -> tuple[Label, ...]:
+    """The labels as a case has them; a 422 problem when a number is not what its value says."""
+    for place, label in enumerate(asked):
+        if label.number is not None and not _says(label.value, label.number):
+            raise Problem(422, f"labels.{place}: expected the number of its value, or null, or no number at all.")
     return tuple(label_of(label.name, label.value) for label in asked)
+
+
+def _says(value: str, number: float) -> bool:
+    try:
+        return float(value) == number
+    except ValueError:
+        return False
 
 
 def age_band(age: float | None) -> str:

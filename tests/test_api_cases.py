@@ -149,7 +149,26 @@ def test_a_bad_file_among_good_ones_is_told_by_its_place(client: TestClient, tmp
     assert none.json()["errors"][0]["where"] == "files.0"
 
 
-@pytest.mark.parametrize("labels", ["[1]", "{", '{"a": {"b": 1}}', '{"a": true}', '{"": "x"}', '{"a": null}'])
+def test_files_without_an_image_are_refused_each_with_its_reason(client: TestClient, tmp_path: Path) -> None:
+    (good,) = write_pictures(tmp_path / "good", 1, seed=6)
+    words = ("files", (f"{SECRET_NAME}.txt", b"no image"))
+    reply = client.post("/v1/cases", files=[words, words])
+    assert reply.status_code == 422
+    assert [cause["where"] for cause in reply.json()["errors"]] == ["files.0", "files.1"]
+    assert "Not an image" in reply.json()["errors"][1]["message"]
+    assert SECRET_NAME not in reply.text
+    assert client.post("/v1/cases", files={"files": ("empty.zip", zipped([]))}).status_code == 422
+    for status in (201, 200):  # what is on file already is no refusal
+        assert client.post("/v1/cases", files=[words, *parts([good])]).status_code == status
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *("[1]", "{", '{"a": {"b": 1}}', '{"a": true}', '{"": "x"}', '{"a": null}'),
+        *('{"a": NaN}', '{"a": [-Infinity]}', '{"a": 1e400}', f'{{"a": 1{"0" * 400}}}'),
+    ],
+)
 def test_labels_that_are_none_are_refused_before_anything_is_indexed(
     client: TestClient, tmp_path: Path, labels: str
 ) -> None:
@@ -175,6 +194,17 @@ def test_a_patch_changes_what_it_names(client: TestClient, seeded: Seeded) -> No
     assert client.patch(url, json={"pixels": 1}).status_code == 422
     assert client.patch(url, json={"attributes": {"age": 400}}).status_code == 422
     assert client.patch("/v1/cases/nosuchcase000000", json=change).status_code == 404
+
+
+def test_labels_go_back_as_they_came(client: TestClient, seeded: Seeded) -> None:
+    url = f"/v1/cases/{seeded.series[0]}"
+    labels = client.get(url).json()["labels"]
+    assert {label["number"] for label in labels} == {None, 12.0}
+    assert client.patch(url, json={"labels": labels}).json()["labels"] == labels
+    for number, status in ((12, 200), (None, 200), (13, 422), ("x", 422)):
+        label = {"name": "diameter", "value": "12", "number": number}
+        assert client.patch(url, json={"labels": [label]}).status_code == status, number
+    assert client.patch(url, json={"labels": [{"name": "a", "value": "b", "number": 1}]}).status_code == 422
 
 
 def test_deleted_means_gone(client: TestClient, seeded: Seeded, tmp_path: Path) -> None:

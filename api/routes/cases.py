@@ -31,6 +31,7 @@ from indexer.report import FileStatus
 from retrieval.errors import NotFoundError
 
 router = APIRouter(prefix="/v1", tags=["cases"])
+USABLE = frozenset({FileStatus.INDEXED, FileStatus.UNCHANGED})
 ADD_FILES = "files to index: single images, all files of a series, or a zip; only their pixels are kept"
 
 
@@ -85,7 +86,7 @@ def get_thumbnail(caller: Reader, request: Request, case_id: CaseId) -> Response
     responses={200: {"model": CasesAdded, "description": "Nothing was new"}, **responses(400, 408, 409, 413, 415, 507)},
 )
 def add_cases(form: WriterForm, response: Response) -> CasesAdded:
-    """Index files. Each has a truthful status; 201 when something was added, 422 when every file was refused.
+    """Index files. Each has a truthful status; 201 when something was added, 422 when no file could be used.
 
     409 when every file was refused because its UIDs are on file with other content; the reasons have both hashes.
     """
@@ -101,12 +102,16 @@ def add_cases(form: WriterForm, response: Response) -> CasesAdded:
     for status in told:
         if status.status is FileStatus.FAILED:
             service.metrics.rejected("intake")
-    if added.failed == len(added.files):
-        causes = [Cause(where=f"files.{status.file}", message=status.reason) for status in added.files]
-        refused = 409 if all(status.conflict for status in told) else 422
-        raise Problem(refused, f"None of the files could be indexed: {causes[0].message}", errors=causes[:100])
+    if not any(status.status in USABLE for status in told):
+        raise _none_usable(added, conflict=bool(told) and all(status.conflict for status in told))
     response.status_code = 201 if added.indexed else 200
     return added
+
+
+def _none_usable(added: CasesAdded, *, conflict: bool) -> Problem:
+    causes = [Cause(where=f"files.{status.file}", message=status.reason) for status in added.files]
+    why = causes[0].message if causes else "there is none in what was sent."
+    return Problem(409 if conflict else 422, f"None of the files could be indexed: {why}", errors=causes[:100])
 
 
 def _added(told: list[UploadStatus]) -> CasesAdded:
