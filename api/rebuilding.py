@@ -34,9 +34,10 @@ class Rebuilding:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def start(self, backend: str) -> Job:
-        """Queue one; UsageError for an unknown backend, before anything is queued."""
+        """Queue one; UsageError for an unknown backend or options it does not know, before anything is queued."""
         backend = backend or self._gallery.settings.index
-        index_type(split_backend(backend)[0])
+        name, options = split_backend(backend)
+        index_type(name).create(self._gallery.state().dim, options)
         job = self._jobs.create(KIND, total=len(self._gallery))
         self._thread.submit(self._run, job.id, backend)
         return job

@@ -66,7 +66,8 @@ def test_a_rebuild_goes_live_and_can_be_rolled_back(client: TestClient, seeded: 
 
 def test_what_can_not_be_rebuilt_is_told_before_it_is_queued(client: TestClient) -> None:
     count = len(client.get("/v1/rebuilds").json()["rebuilds"])
-    assert client.post("/v1/rebuilds", json={"backend": "magic"}).status_code == 400
+    for backend in ("magic", "faiss:BANANA", "faiss:Flat,nprobe=4", "exact:fast"):
+        assert client.post("/v1/rebuilds", json={"backend": backend}).status_code == 400, backend
     assert client.post("/v1/rebuilds", json={"engine": "x"}).status_code == 422
     assert len(client.get("/v1/rebuilds").json()["rebuilds"]) == count
     assert client.get("/v1/rebuilds/9999").status_code == 404
