@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.guards import LOOPBACK, BodyLimit, Envelope, SameSite, is_loopback
+from api.head import HeadAsGet
 from api.problems import on_os_error, on_precedent_error, on_problem, on_validation
 from api.routes import cases, gallery, health, patients, rebuilds, search
 from api.routes.page import add_page
@@ -79,6 +80,7 @@ def _add_guards(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(BodyLimit, limit=settings.max_upload_mb << 20)
     hosts = LOOPBACK | {settings.host} if is_loopback(settings.host) else frozenset()
     app.add_middleware(SameSite, hosts=hosts)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Envelope, metrics=app.state.metrics)
 
 

@@ -60,7 +60,20 @@ def test_a_method_that_is_not_there_is_405_everywhere(client: TestClient) -> Non
         reply = client.request("TRACE", url)
         assert reply.status_code == 405
         check_shape(reply)
-        assert reply.headers["allow"]
+        assert ("GET" in reply.headers["allow"]) == ("HEAD" in reply.headers["allow"])
+
+
+def test_head_is_get_without_the_body(client: TestClient) -> None:
+    gets = [path for method, path in operations(client) if method == "GET"]
+    for path in ["/", "/page/main.js", "/openapi.json", *gets]:
+        url = re.sub(r"{\w+}", "99", path)
+        got, head = client.get(url), client.head(url)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+        assert head.headers["content-length"].isdecimal()
+    assert client.head("/livez").status_code == 200
+    assert client.head("/v1/search").status_code == 405
+    assert 'method="HEAD",route="/livez"' in client.get("/metrics").text
 
 
 def test_every_problem_a_route_can_give_is_described(client: TestClient) -> None:
