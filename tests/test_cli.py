@@ -18,8 +18,10 @@ from tests.studies import write_pictures, write_series
 COMMAND = [sys.executable, "-c", "from indexer.cli import main; main()"]
 
 
-def precedent(*arguments: object, home: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PRECEDENT_")}
+def precedent(
+    *arguments: object, home: Path | None = None, code: int = 0, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PRECEDENT_")} | settings
     if home is not None:
         environment["PRECEDENT_HOME"] = str(home)
     done = subprocess.run(
@@ -83,6 +85,23 @@ def test_every_refusal_is_a_sentence_on_stderr(home: Path, tmp_path: Path) -> No
     ):
         done = precedent(*arguments, home=home, code=code)
         assert words in done.stderr and done.stderr.startswith("precedent: ") and not done.stdout
+
+
+def test_a_setting_that_cannot_be_is_named(home: Path, tmp_path: Path) -> None:
+    for arguments, settings, words in (
+        (("serve", "--port", 99999), {}, "--port can't be used: input should be less than or equal to 65535."),
+        (("index", tmp_path, "--workers", -1), {}, "--workers can't be used: input should be greater"),
+        (("stats",), {"PRECEDENT_PORT": "abc"}, "PRECEDENT_PORT of the environment can't be used: input should be"),
+    ):
+        done = precedent(*arguments, home=home, code=2, **settings)
+        assert words in done.stderr and done.stderr.startswith("precedent: ") and not done.stdout
+
+
+def test_a_labels_file_that_is_no_text_is_refused(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(bytes(range(128, 256)) * 40)
+    for command in (("index", tmp_path, "--labels"), ("evaluate", "--labels")):
+        done = precedent(*command, tmp_path / "labels.csv", home=home, code=2)
+        assert "neither UTF-8, UTF-16 nor Windows-1252" in done.stderr
 
 
 def test_wrong_options_are_usage_errors(home: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from retrieval.errors import PrecedentError
+from retrieval.errors import PrecedentError, UsageError
 from retrieval.settings import Settings
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -34,11 +35,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 
 def settings_of(home: Path | None, **given: Any) -> Settings:
-    """Settings from the environment, with what the command line states put in their place."""
+    """Settings from the environment, with what the command line states put in their place; UsageError for a bad one."""
     stated = {name: value for name, value in given.items() if value is not None}
     if home is not None:
         stated["home"] = home
-    return Settings(**stated)
+    try:
+        return Settings(**stated)
+    except ValidationError as error:
+        raise UsageError(
+            " ".join(_bad_setting(fault["loc"], fault["msg"], stated) for fault in error.errors())
+        ) from error
+
+
+def _bad_setting(place: tuple[int | str, ...], fault: str, stated: dict[str, Any]) -> str:
+    """Which setting, where it was given, and what is expected; not its value, as that of a URL holds a password."""
+    name = str(place[0]) if place else "settings"
+    given = f"--{name.replace('_', '-')}" if name in stated else f"PRECEDENT_{name.upper()} of the environment"
+    return f"The setting {given} can't be used: {fault[:1].lower()}{fault[1:]}."
 
 
 WIDE = 240  # columns where nobody looks at a terminal: whole lines for pipes and files

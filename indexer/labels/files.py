@@ -52,8 +52,11 @@ def open_table(path: Path) -> RawTable:
 
 def _open_csv(path: Path) -> RawTable:
     encoding = _encoding(path)
-    with path.open(encoding=encoding, newline="") as file:
-        first = file.readline()
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            first = file.readline()
+    except UnicodeError as error:
+        raise _not_text(path) from error
     delimiter = max(DELIMITERS, key=first.count)  # a comma when none occurs: a table of one column
     rows = _csv_rows(path, encoding, delimiter)
     header = next(rows, None)
@@ -87,9 +90,11 @@ def _csv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[Row]:
         except csv.Error as error:
             raise UsageError(f"The labels file {path.name} is not valid CSV: {error}.") from error
         except UnicodeError as error:
-            raise UsageError(
-                f"The labels file {path.name} is neither UTF-8, UTF-16 nor Windows-1252 text: save it as UTF-8."
-            ) from error
+            raise _not_text(path) from error
+
+
+def _not_text(path: Path) -> UsageError:
+    return UsageError(f"The labels file {path.name} is neither UTF-8, UTF-16 nor Windows-1252 text: save it as UTF-8.")
 
 
 def _parsed(file: TextIO, delimiter: str) -> Iterator[Row]:
