@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -17,6 +17,7 @@ from api.head import HeadAsGet
 from api.problems import on_os_error, on_precedent_error, on_problem, on_validation
 from api.routes import cases, gallery, health, patients, rebuilds, search
 from api.routes.page import add_page
+from api.routes.parameters import only_declared
 from api.schemas import INTENDED_USE, ProblemBody
 from api.service import Opening
 from retrieval.errors import PrecedentError
@@ -44,8 +45,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = opening.metrics
     _add_guards(app, settings)
     _add_handlers(app)
-    for module in (search, cases, patients, gallery, rebuilds, health):
-        app.include_router(module.router)
+    for module in (search, cases, patients, gallery, rebuilds):
+        app.include_router(module.router, dependencies=[Depends(only_declared)])
+    app.include_router(health.router)
     add_page(app)
     _describe(app)
     return app

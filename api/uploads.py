@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class UploadedFile:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A parsed form. ``fields`` keep the last value of each name."""
+    """A parsed form; a name that is given twice was refused."""
 
     files: tuple[UploadedFile, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
@@ -80,9 +81,17 @@ async def _small_body(request: Request) -> bytes:
 
 def _urlencoded(body: bytes) -> dict[str, str]:
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100))
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100)
     except ValueError as error:
         raise Problem(422, "The form can't be read: expected UTF-8 text of at most 100 fields.") from error
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise _given_twice(Counter(name for name, _ in pairs).most_common(1)[0][0])
+    return fields
+
+
+def _given_twice(name: str) -> Problem:
+    return Problem(422, f"The field '{name[:60]}' is given twice: one value is meant.")
 
 
 async def _spool(request: Request, sink: _Sink, boundary: bytes) -> Upload:
@@ -110,6 +119,7 @@ class _Sink:
         self._directory = directory
         self._files: list[UploadedFile] = []
         self._fields: dict[str, str] = {}
+        self._twice = ""
         self._numbers: dict[str, int] = {}
         self._taken: set[tuple[int, str]] = set()
         self._parts = 0
@@ -135,6 +145,9 @@ class _Sink:
         }
 
     def upload(self) -> Upload:
+        """What was parsed; only now is a field that came twice refused, when the client is ready to read why."""
+        if self._twice:
+            raise _given_twice(self._twice)
         return Upload(tuple(self._files), dict(self._fields))
 
     def close(self) -> None:
@@ -196,6 +209,8 @@ class _Sink:
 
     def _part_end(self) -> None:
         if self._open is None:
+            if self._field in self._fields:
+                self._twice = self._field
             self._fields[self._field] = _text(bytes(self._value))
             return
         file, path, name = self._open

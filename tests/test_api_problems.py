@@ -63,6 +63,23 @@ def test_a_method_that_is_not_there_is_405_everywhere(client: TestClient) -> Non
         assert ("GET" in reply.headers["allow"]) == ("HEAD" in reply.headers["allow"])
 
 
+def test_a_query_parameter_that_is_not_declared_is_refused(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]
+    for method, path in operations(client):
+        if not path.startswith("/v1/"):
+            continue
+        known = [one["name"] for one in described[path][method.lower()].get("parameters", []) if one["in"] == "query"]
+        reply = client.request(method, re.sub(r"{\w+}", "99", path), params={"filter": "{}"})
+        assert reply.status_code == 422, (method, path)
+        body = check_shape(reply)
+        assert body["errors"][0]["where"] == "filter"
+        assert all(name in body["detail"] for name in known)
+    similar = f"/v1/cases/{WRONG_ID}/similar"
+    assert "twice" in client.get(f"{similar}?k=3&k=4").json()["detail"]
+    assert client.get(f"{similar}?k=3").status_code == 404
+    assert client.get("/livez?probe=1").status_code == 200
+
+
 def test_head_is_get_without_the_body(client: TestClient) -> None:
     gets = [path for method, path in operations(client) if method == "GET"]
     for path in ["/", "/page/main.js", "/openapi.json", *gets]:

@@ -127,6 +127,22 @@ def test_fields_are_bounded(tmp_path: Path) -> None:
             assert len(parse([long], tmp_path)[0].fields["k"]) == MAX_FIELD_BYTES
 
 
+def test_a_field_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    twice = body([], {"k": "1"}).removesuffix(b"--%s--\r\n" % BOUNDARY) + body([], {"k": "2"})
+    urlencoded = request_of([b"k=1&text=x&k=2"], b"application/x-www-form-urlencoded")
+
+    async def read(request: Request) -> None:
+        async with receive(request, tmp_path):
+            pass
+
+    for request in (request_of([twice]), urlencoded):
+        with pytest.raises(Problem) as refused:
+            anyio.run(read, request)
+        assert refused.value.status_code == 422
+        assert "'k' is given twice" in refused.value.sentence
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_number_of_parts_is_bounded(tmp_path: Path) -> None:
     part = b'--%s\r\nContent-Disposition: form-data; name="k"\r\n\r\n\r\n' % BOUNDARY
     with pytest.raises(Problem) as refused:
