@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +79,7 @@ def test_every_refusal_is_a_sentence_on_stderr(home: Path, tmp_path: Path) -> No
         (("search", "--text", "a nodule"), 2, "text tower"),
         (("index", tmp_path / "absent"), 2, "no file or folder"),
         (("index", broken, "--encoder", "timm:resnet50"), 2, "another --home"),
+        (("index", broken, "--pooling", "max"), 2, "made with the pooling mean, asked for was max"),
         (("rebuild", "--index", "abacus"), 2, "abacus"),
         (("rebuild", "--rollback"), 2, "no earlier generation"),
         (("keys", "revoke", "nobody"), 2, "No working key"),
@@ -85,6 +87,29 @@ def test_every_refusal_is_a_sentence_on_stderr(home: Path, tmp_path: Path) -> No
     ):
         done = precedent(*arguments, home=home, code=code)
         assert words in done.stderr and done.stderr.startswith("precedent: ") and not done.stdout
+
+
+def test_one_case_id_is_asked_at_a_time(home: Path) -> None:
+    case_id = answer("search", home.parent / "in" / "pictures" / "000.png", home=home)["hits"][0]["case_id"]
+    assert "one case id alone" in precedent("search", case_id, "other", home=home, code=2).stderr
+
+
+def test_a_busy_port_is_refused_before_an_address_is_promised(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = precedent("serve", "--port", taken.getsockname()[1], home=home, code=2)
+    assert "Can't listen on 127.0.0.1, port" in done.stderr and "http://" not in done.stderr
+
+
+def test_what_became_of_every_file_is_written(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "in", 2)
+    (tmp_path / "in" / "notes.txt").write_text("words")
+    (tmp_path / "in" / "empty.dcm").touch()
+    precedent("index", tmp_path / "in", "--outcomes", tmp_path / "o.jsonl", home=tmp_path / "h", code=1)
+    lines = {Path(line["path"]).name: line for line in map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())}
+    assert {name: line["status"] for name, line in lines.items()} == {
+        "000.png": "indexed", "001.png": "indexed", "notes.txt": "skipped", "empty.dcm": "failed",
+    }  # fmt: skip
+    assert all(lines[path.name]["case_id"] for path in pictures) and lines["notes.txt"]["reason"]
 
 
 def test_a_setting_that_cannot_be_is_named(home: Path, tmp_path: Path) -> None:

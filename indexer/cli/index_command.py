@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TextIO
 
 import typer
 from rich.progress import Progress, TaskID
@@ -20,7 +20,7 @@ from indexer.limits import Limits
 from indexer.pipeline import Options
 from indexer.pipeline import index as run_index
 from indexer.rebuild import freshen
-from indexer.report import FileStatus, Report
+from indexer.report import Report
 from indexer.sandbox import Sandbox
 from indexer.walk import walk
 from indexer.workers import worker_count
@@ -46,6 +46,9 @@ def index(
     engine: Annotated[Engine, typer.Option(help="Where embedding runs.")] = Engine.LOCAL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read headers and say what would be done.")] = False,
     failures: Annotated[Path | None, typer.Option(help="Write every failed file to this file, as JSON lines.")] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Write what became of every file to this file, as JSON lines.")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -56,8 +59,9 @@ def index(
     table = LabelTable.read(labels) if labels else None
     with Gallery.open(settings, create=not dry_run) as gallery:
         _check_encoder(gallery, encoder)
+        _check_pooling(gallery, pooling)
         options = Options(labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run)
-        report = run(gallery, paths, options, quiet=as_json, failures=failures)
+        report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes)
         generation = "" if dry_run or report.interrupted else freshen(gallery)
         unmatched = len(table.unmatched()) if table else 0
         if as_json:
@@ -68,36 +72,51 @@ def index(
 
 
 def run(
-    gallery: Gallery, paths: Sequence[Path], options: Options, *, quiet: bool = False, failures: Path | None = None
+    gallery: Gallery,
+    paths: Sequence[Path],
+    options: Options,
+    *,
+    quiet: bool = False,
+    failures: Path | None = None,
+    outcomes: Path | None = None,
 ) -> Report:
-    """Index with a progress bar; ``failures`` gets a JSON line per failed file as it happens."""
+    """Index with a progress bar; ``failures`` gets a JSON line per failed file as it happens, ``outcomes`` per file."""
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)))
         bar = stack.enter_context(progress_bar("files", quiet=quiet))
-        lines = stack.enter_context(failures.open("w", encoding="utf-8")) if failures else None
-        listener = _Listener(bar, bar.add_task("Indexing", total=None), lines)
+        failed, told = (
+            stack.enter_context(path.open("w", encoding="utf-8")) if path else None for path in (failures, outcomes)
+        )
+        listener = _Listener(bar, bar.add_task("Indexing", total=None), failed, told)
         if not bar.disable:
             bar.update(listener.task, total=sum(1 for _ in walk(paths)))
         return run_index(gallery, sandbox, paths, options, listener)
 
 
 class _Listener:
-    """Moves the bar and writes the failures."""
+    """Moves the bar and writes the failures and the outcomes."""
 
-    def __init__(self, bar: Progress, task: TaskID, lines: Any) -> None:
+    def __init__(self, bar: Progress, task: TaskID, failed: TextIO | None, told: TextIO | None) -> None:
         self.task = task
         self._bar = bar
-        self._lines = lines
+        self._failed = failed
+        self._told = told
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, FileDone):
             return
         self._bar.advance(self.task)
-        if event.status is FileStatus.FAILED and event.rejection and self._lines:
-            told = event.rejection
-            line = {"path": str(event.source), "sha256": told.sha256, "stage": told.stage, "reason": told.reason}
-            self._lines.write(json.dumps(line) + "\n")
-            self._lines.flush()
+        path = str(event.source)
+        if self._failed and event.rejection:
+            why = event.rejection
+            _write(self._failed, path=path, sha256=why.sha256, stage=why.stage, reason=why.reason)
+        if self._told:
+            _write(self._told, path=path, status=event.status.value, reason=event.reason, case_id=event.case_id)
+
+
+def _write(lines: TextIO, **told: str) -> None:
+    lines.write(json.dumps(told) + "\n")
+    lines.flush()
 
 
 def _check_encoder(gallery: Gallery, asked: str | None) -> None:
@@ -106,4 +125,14 @@ def _check_encoder(gallery: Gallery, asked: str | None) -> None:
         raise UsageError(
             f"This gallery was made with the encoder {gallery.encoder.card.spec}, asked for was {asked}: "
             "use another --home for another encoder."
+        )
+
+
+def _check_pooling(gallery: Gallery, asked: str | None) -> None:
+    """As for the encoder: vectors of two poolings do not meet. How many slices are taken stays as it was."""
+    how = gallery.pooling.how
+    if asked and asked not in (how, gallery.pooling.spec):
+        raise UsageError(
+            f"This gallery was made with the pooling {how}, asked for was {asked}: "
+            "use another --home for another pooling."
         )

@@ -58,6 +58,10 @@ def _case_or_files(gallery: Gallery, what: list[str]) -> tuple[Query, tuple[str,
         with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
             read = read_query(gallery, sandbox, paths)
         return read.query, read.warnings
-    if len(what) == 1 and what[0] in gallery.catalog.content_of(what):
+    if on_file := gallery.catalog.content_of(what):
+        if len(what) > 1:
+            raise UsageError(
+                f"'{next(iter(on_file))}' is a case on file: expected one case id alone, or files and folders alone."
+            )
         return gallery.query_of(what[0]), ()
     raise UsageError(f"'{missing[0]}' is neither a file, nor a folder, nor the id of a case on file.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -36,10 +37,25 @@ def start(settings: Settings) -> None:
                 f"Refusing to listen on {settings.host} without access keys: anyone on the network could read the "
                 "gallery. Make a key first (precedent keys create NAME --scope read), or keep to 127.0.0.1."
             )
+    _check_free(settings.host, settings.port)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     err().print(f"Precedent is at http://{shown}:{settings.port} (Ctrl-C stops it).", markup=False)
     (http,) = entry_points(group="precedent.services", name="http")  # built upon the indexer, so not imported by it
     http.load()(settings)
+
+
+def _check_free(host: str, port: int) -> None:
+    """UsageError when nothing can listen there, before an address is promised."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+            probe.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"Can't listen on {host}, port {port}: {error.strerror}. "
+            "Choose another with --port or --host, or stop what listens there."
+        ) from error
 
 
 def _has_keys(catalog: Catalog) -> bool:
