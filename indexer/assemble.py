@@ -43,7 +43,7 @@ class PlannedFrame:
 class CasePlan:
     """A case before its pixels are read. ``rows``, ``columns`` and ``spacing`` are those of the turned frames.
 
-    ``part``: "" or "p2", "p3", ... when a series gives several volumes. ``skipped``: files (or some of their frames)
+    ``part``: which stack of its series a volume is, "" for other cases. ``skipped``: files (or some of their frames)
     that are in no case, each with a reason; told once, on the first plan of a series.
     """
 
@@ -97,11 +97,10 @@ def assemble(scans: Sequence[Scan], limits: Limits) -> list[CasePlan]:
     split = _split_notes(kept, stacks)
     notes += split
     _tell_repetitions(kept, stacks, skipped)
-    plans, part = [], 0
-    for stack in stacks:
+    plans = []
+    for stack, part in zip(stacks, _parts(kept, stacks), strict=True):
         if len(stack.slices) > 1:
-            part += 1
-            plans.append(_volume(kept, stack, f"p{part}" if part > 1 else "", notes, bool(split)))
+            plans.append(_volume(kept, stack, part, notes, bool(split)))
         else:
             plans.append(_slice(kept, stack, notes))
     standing = set(volumetric)
@@ -157,6 +156,26 @@ def _split_notes(scans: Sequence[Scan], stacks: Sequence[Stack]) -> list[str]:
     ]
     differing = [f"{len(values)} {name}" for name, values in ways if len(values) > 1]
     return [f"The series was split into {len(stacks)} stacks ({', '.join(differing) or 'in different places'})."]
+
+
+def _parts(scans: Sequence[Scan], stacks: Sequence[Stack]) -> list[str]:
+    """What tells each stack from the others of its series, by what it is and not by how many others there are: a stack
+    keeps its identity when more of the series arrives. Equal ones are counted in the order of their places."""
+
+    def what(n: int) -> str:
+        first = stacks[n].slices[0]
+        scan = scans[first.scan]
+        size = "x".join(map(str, sorted((scan.rows, scan.columns))))
+        size += "".join(f"@{each:.2f}" for each in sorted(scan.spacing or ()))
+        return "|".join([plane_of(first.plane.row, first.plane.column), size, contrast_of(first.plane.stack)])
+
+    volumes = [n for n, stack in enumerate(stacks) if len(stack.slices) > 1]
+    found = [""] * len(stacks)
+    told: Counter[str] = Counter()
+    for n in sorted(volumes, key=lambda n: (what(n), stacks[n].slices[0].position, stacks[n].slices[0].plane.position)):
+        told[what(n)] += 1
+        found[n] = f"{what(n)}#{told[what(n)]}"
+    return found
 
 
 def _tell_repetitions(scans: Sequence[Scan], stacks: Iterable[Stack], skipped: list[Skipped]) -> None:

@@ -64,9 +64,9 @@ def test_slices_are_ordered_by_position_alone() -> None:
     assert plan.kind == CaseKind.VOLUME
     assert [frame.position_mm for frame in plan.frames] == [0.0, 10.0, 20.0, 30.0, 40.0]
     assert [plan.scans[frame.file].instance_number for frame in plan.frames] == [1, 3, 2, 0, 4]
-    assert (plan.slice_spacing_mm, plan.plane, plan.spacing, plan.part) == (10.0, "axial", (1.0, 0.5), "")
+    assert (plan.slice_spacing_mm, plan.plane, plan.spacing) == (10.0, "axial", (1.0, 0.5))
     assert plan.warnings == ()
-    assert plan.case_id == case_id(CaseKind.VOLUME, SERIES)
+    assert plan.case_id == case_id(CaseKind.VOLUME, SERIES, plan.part)
 
 
 def test_the_way_rows_run_does_not_change_the_order() -> None:
@@ -157,9 +157,7 @@ def test_small_stacks() -> None:
 def test_orientations_are_parted() -> None:
     sagittal = [slice_at(100 + n, (4.0 * n, 0, 0), SAGITTAL) for n in range(4)]
     large, small = assemble([*sagittal, *stack_of([0, 3, 6, 9, 12])], LIMITS)
-    assert [(plan.plane, plan.part, len(plan.frames)) for plan in (large, small)] == [
-        ("axial", "", 5), ("sagittal", "p2", 4),
-    ]  # fmt: skip
+    assert [(plan.plane, len(plan.frames)) for plan in (large, small)] == [("axial", 5), ("sagittal", 4)]
     assert large.warnings == small.warnings == ("The series was split into 2 stacks (2 orientations).",)
     assert large.case_id != small.case_id
 
@@ -185,8 +183,18 @@ def test_contrasts_make_cases_in_numeric_order() -> None:
         scan for n, b in enumerate((1000, 50, 400)) for scan in stack_of([0, 3, 6, 9], first=100 * n, stack=f"b={b}")
     ]
     plans = assemble(scans, LIMITS)
-    assert [plan.part for plan in plans] == ["", "p2", "p3"]
+    assert [plan.part.partition("|b=")[2] for plan in plans] == ["50#1", "400#1", "1000#1"]
     assert [plan.warnings[1] for plan in plans] == [f"This stack is the one of b={b}." for b in (50, 400, 1000)]
+
+
+def test_a_stack_keeps_its_identity_when_more_of_the_series_arrives() -> None:
+    axial = stack_of([0, 3, 6])
+    sagittal = [slice_at(100 + n, (4.0 * n, 0, 0), SAGITTAL) for n in range(6)]
+    alone = only(axial)
+    together = {plan.plane: plan for plan in assemble([*axial, *sagittal], LIMITS)}
+    assert together["axial"].case_id == alone.case_id
+    assert together["sagittal"].case_id == only(sagittal).case_id
+    assert only([*axial, *stack_of([9, 12], first=50)]).case_id == alone.case_id
 
 
 def test_far_apart_stacks_are_parted_and_wide_gaps_are_not() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
@@ -377,3 +378,25 @@ def test_files_that_moved_are_followed(tmp_path: Path, sandbox: Sandbox) -> None
         for case in gallery.catalog.list_cases():
             assert len(list(read_frames(gallery.catalog, sandbox, gallery.secret, case, range(len(case.frames))))) > 0
         assert contents(gallery) == before
+
+
+def test_a_slice_and_pieces_are_absorbed_by_the_series_they_belong_to(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = sorted(write_series(tmp_path / "in", 40, seed=61), key=lambda path: path.stat().st_mtime_ns)
+    late = tmp_path / "late"
+    late.mkdir()
+    by_position = sorted(paths, key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+    first, middle = by_position[0], by_position[10:30]
+    with open_gallery(tmp_path / "home") as gallery:
+        assert index_all(gallery, sandbox, first).cases == {CaseStatus.ADDED: 1}  # one slice: a picture
+        for path in middle:
+            path.rename(late / path.name)
+        report = index_all(gallery, sandbox, tmp_path / "in")  # a gap of twenty slices: two stacks
+        assert report.ok and len(gallery) == 2
+        for path in middle:
+            (late / path.name).rename(path)
+        report = index_all(gallery, sandbox, tmp_path / "in")
+        assert report.ok
+        (case,) = gallery.catalog.list_cases()
+        assert len(case.frames) == 40 and len(gallery) == 1
+        assert verify(gallery.catalog, tmp_path / "home").ok
+        assert index_all(gallery, sandbox, tmp_path / "in").cases == {CaseStatus.UNCHANGED: 1}

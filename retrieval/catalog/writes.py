@@ -81,10 +81,29 @@ def _commit_part(connection: Connection, encoder_id: int, part: Sequence[Embedde
             fresh.append(embedded)
         else:
             outcomes[case_id] = _conflict(embedded.case, old)
-    delete_keys(connection, [stored[e.case.case_id].key for e in fresh if e.case.case_id in stored])
+    replaced = [stored[e.case.case_id].key for e in fresh if e.case.case_id in stored]
+    absorbed = [key for e in fresh for key in _absorbed(connection, e)]
+    delete_keys(connection, sorted({*replaced, *absorbed}))
     for outcome in _insert(connection, encoder_id, fresh, stored):
         outcomes[outcome.case_id] = outcome
     return [outcomes[embedded.case.case_id] for embedded in part]
+
+
+def _absorbed(connection: Connection, new: EmbeddedCase) -> list[int]:
+    """Cases on file that are only a part of this volume: a slice indexed alone, pieces of a stack whose gap was filled.
+
+    Told by their files, so only where every file is one frame.
+    """
+    if len(new.files) < 2 or len(new.files) != len(new.case.frames):
+        return []
+    shas = {file.sha256 for file in new.files}
+    found: dict[int, set[str]] = defaultdict(set)
+    for part in chunks(sorted(shas)):
+        touched = select(files.c.key).where(files.c.sha256.in_(part))
+        for key, sha256 in connection.execute(select(files.c.key, files.c.sha256).where(files.c.key.in_(touched))):
+            found[key].add(sha256)
+    inside = [key for key, of_case in found.items() if of_case < shas]
+    return [case.key for case in read_cases(connection, inside).values() if len(case.frames) == len(found[case.key])]
 
 
 def _stored(connection: Connection, case_ids: Sequence[str]) -> dict[str, Stored]:
