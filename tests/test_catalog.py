@@ -447,3 +447,11 @@ def test_a_store_that_is_busy_is_told(tmp_path: Path) -> None:
                 catalog.bind(BINDING)
             other.execute("ROLLBACK")
         catalog.bind(BINDING)
+
+
+def test_a_name_too_long_for_an_index_is_refused(catalog: Catalog) -> None:
+    one = embedded("long")
+    long = dataclasses.replace(one, case=dataclasses.replace(one.case, labels=(Label("n" * 201, "v"),)))
+    with pytest.raises(UsageError, match="201 characters"):
+        commit(catalog, embedded("good"), long)
+    assert catalog.count() == 0

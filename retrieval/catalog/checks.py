@@ -9,6 +9,7 @@ from retrieval.errors import UsageError
 from retrieval.types import EmbeddedCase
 
 TOLERANCE = 1e-3  # of a unit row's norm
+LONGEST_NAME = 200  # characters of a label's name or an identifier: what an index of PostgreSQL surely takes
 
 
 def check(embedded: EmbeddedCase, dim: int) -> None:
@@ -16,6 +17,12 @@ def check(embedded: EmbeddedCase, dim: int) -> None:
     case, embedding = embedded.case, embedded.embedding
     if not case.case_id:
         raise UsageError("A case without an id can't be stored: expected 16 characters.")
+    named = (case.case_id, case.study_uid, case.series_uid, case.patient_key, *(label.name for label in case.labels))
+    if longest := next((name for name in named if len(name) > LONGEST_NAME), ""):
+        raise UsageError(
+            f"A label's name or an identifier of case {case.case_id[:16]} has {len(longest)} characters, expected at "
+            f"most {LONGEST_NAME}: shorten the column's name."
+        )
     if embedding.vector.ndim != 1:
         raise UsageError(f"The vector of case {case.case_id} has shape {embedding.vector.shape}, expected ({dim},).")
     if embedding.slices.ndim != 2 or not len(embedding.slices):
