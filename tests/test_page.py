@@ -146,7 +146,62 @@ def test_what_can_not_be_read_is_told_in_a_sentence(page: Page, service: Running
     expect(page.get_by_role("alert")).to_contain_text("Not an image")
     page.locator("#files").set_input_files(write_pictures(tmp_path / "p", 1, seed=4))
     expect(page.locator(".hit")).not_to_have_count(0)
-    expect(page.get_by_role("alert")).not_to_contain_text("Not an image")
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_an_error_is_seen_and_leaves_the_answer_before_marked_as_such(
+    page: Page, service: Running, seeded: Seeded, tmp_path: Path
+) -> None:
+    page.set_viewport_size({"width": 700, "height": 500})
+    visit(page, service)
+    page.locator("#files").set_input_files(write_pictures(tmp_path / "p", 1, seed=4))
+    expect(page.locator(".hit")).not_to_have_count(0)
+    before = page.locator("#about-answer").inner_text()
+    hits = page.locator(".hit").count()
+    page.locator("footer").scroll_into_view_if_needed()
+    (tmp_path / "notes.txt").write_text("no image")
+    page.locator("#files").set_input_files(tmp_path / "notes.txt")
+    alert = page.get_by_role("alert").locator(".notice")
+    expect(alert).to_contain_text("notes.txt: Not an image")
+    expect(alert).to_be_in_viewport(ratio=1)
+    expect(page.locator("#about-answer")).to_contain_text("the answer to the search before")
+    assert before in page.locator("#about-answer").inner_text()
+    assert page.locator(".hit").count() == hits
+    page.get_by_role("button", name="Dismiss").click()
+    expect(page.get_by_role("alert")).to_be_empty()
+    page.locator("#filters summary").click()
+    page.locator("#f-kind").select_option("image")  # narrows the answer that is shown
+    expect(page.locator("#about-answer")).not_to_contain_text("the search before")
+    expect(page.locator(".hit")).to_have_count(len(seeded.pictures))
+
+
+def test_a_file_that_is_left_out_of_a_query_is_told(page: Page, service: Running, tmp_path: Path) -> None:
+    (good,) = write_pictures(tmp_path, 1, seed=4)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:20])
+    visit(page, service)
+    page.locator("#files").set_input_files([good, cut])
+    expect(page.locator("#about-answer")).to_contain_text("1 of the files could not be read")
+
+
+def test_the_slices_named_on_a_hit_open_when_clicked(page: Page, service: Running, seeded: Seeded) -> None:
+    visit(page, service, f"#like={seeded.series[0]}")
+    hint = page.locator(".hit .match").first
+    numbers = re.findall(r"slice (\d+)", hint.inner_text())
+    assert len(numbers) == 2
+    hint.click()
+    expect(page.locator("#viewer .pane")).to_have_count(2)
+    for pane, number in zip(page.locator("#viewer .pane").all(), numbers, strict=True):
+        expect(pane.locator(".where")).to_contain_text(f"{number} / 5")
+
+
+def test_filters_are_folded_where_room_is_scarce(page: Page, service: Running) -> None:
+    visit(page, service)
+    expect(page.locator("#f-kind")).to_be_visible()
+    page.set_viewport_size({"width": 720, "height": 900})
+    expect(page.locator("#f-kind")).not_to_be_visible()
+    visit(page, service)
+    expect(page.locator("#f-kind")).not_to_be_visible()
 
 
 def test_filters_narrow_the_gallery_and_the_answer(page: Page, service: Running, seeded: Seeded) -> None:

@@ -60,7 +60,7 @@ export function hitCard(hit, query, { onSearch, onView }) {
       el("div.score", { title: "Cosine similarity, and the share of random pairs of this gallery that are less alike" },
         el("strong", {}, hit.similarity.toFixed(3)), el("span.track", {}, bar), el("span.pct", {}, `P${words.percentile(hit.percentile)}`)),
       el("h3", {}, words.heading(hit)), facts(hit),
-      match && hit.attributes.slices > 1 ? el("p.match", {}, words.matchHint(match, query)) : null,
+      match && hit.attributes.slices > 1 ? el("button.match", { type: "button", title: "Look at these slices", onclick: () => onView(hit.case_id, match) }, words.matchHint(match, query)) : null,
       chips(hit),
       el("p.foot", {}, badge(hit.source), el("button.quiet.small", { type: "button", onclick: () => onSearch(hit.case_id) }, "Similar"))));
 }

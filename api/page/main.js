@@ -14,11 +14,13 @@ import * as words from "./words.js";
 let state = null; // the gallery's
 let asked = null; // {files} | {caseId} | {text}
 let answer = null;
+let answered = null; // what was asked for the answer that is shown
 let running = null; // AbortController of the search under way
 
 const viewer = new Viewer({ onSearch: searchCase, onMove: moveHit, onClose: () => setHash(asked?.caseId ? `like=${asked.caseId}` : "") });
 const handlers = { onSearch: searchCase, onView: view, onNarrow: refresh };
 
+const small = matchMedia("(max-width: 720px)");
 const narrow = () => matchMedia("(max-width: 60rem)").matches;
 
 function setHash(text) {
@@ -26,8 +28,21 @@ function setHash(text) {
   if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${hash}`);
 }
 
-function notice(text, kind = "problem") {
-  byId("notice").replaceChildren(...(text ? [el(`p.notice.${kind}`, {}, text)] : []));
+// What went wrong: below the bar wherever the page is scrolled to, until the next act or a click.
+function notice(text) {
+  const close = () => el("button", { type: "button", "aria-label": "Dismiss", onclick: () => notice("") }, "✕");
+  byId("notice").replaceChildren(...(text ? [el("div.notice.problem", {}, el("p", {}, text), close())] : []));
+}
+
+// What must be known of the answer that is shown; it stays as long as the answer does.
+function aboutAnswer({ stale = false } = {}) {
+  const told = [];
+  if (stale) told.push("Below is still the answer to the search before, not to the one that failed.");
+  if (answer?.no_confident_match && answer.hits.length) {
+    told.push("No confident match: none of these stands out from random pairs of this gallery. They are the least unlike, not alike.");
+  }
+  if (answered?.files?.length > 1) told.push(...answer.query.warnings);
+  byId("about-answer").replaceChildren(...told.map((text) => el("p.notice.doubt", {}, text)));
 }
 
 function searchCase(caseId) {
@@ -38,19 +53,27 @@ function searchCase(caseId) {
 async function search(what) {
   asked = what;
   running?.abort();
-  running = new AbortController();
+  const mine = running = new AbortController();
   notice("");
   const files = what.files?.length || 0;
   query.busy(files ? `Reading ${words.plural(files, "file")} and searching…` : "Searching…");
   try {
-    answer = await service.search(what, filters.options(), running.signal);
+    answer = await service.search(what, filters.options(), mine.signal);
+    answered = what;
     paintAnswer();
   } catch (problem) {
-    if (problem.name !== "AbortError") notice(problem.message);
-    if (problem.name === "AbortError" || !answer) asked = answer ? asked : null;
+    if (problem.name !== "AbortError") failed(problem, what);
   } finally {
-    query.busy("");
+    if (running === mine) query.busy("");
   }
+}
+
+// The answer before stays, said to be of the query before: filters go on narrowing that one.
+function failed(problem, what) {
+  asked = answered;
+  setHash(asked?.caseId ? `like=${asked.caseId}` : "");
+  notice(words.refusal(problem, what.files));
+  if (answer) aboutAnswer({ stale: true });
 }
 
 function paintAnswer() {
@@ -66,16 +89,16 @@ function paintAnswer() {
   byId("grid").replaceChildren(n
     ? el("div.cards.hits", {}, answer.hits.map((hit) => hitCard(hit, answer.query, handlers)))
     : el("p.none", {}, "Nothing on file passes the filters. Clear one of them, or show the same patient’s studies."));
-  if (answer.no_confident_match && n) {
-    notice("No confident match: none of these stands out from random pairs of this gallery. They are the least unlike, not alike.", "doubt");
-  }
+  aboutAnswer();
   show(byId("more"), false);
 }
 
 async function clear() {
-  asked = answer = null;
+  running?.abort();
+  asked = answer = answered = null;
   setHash("");
   notice("");
+  aboutAnswer();
   query.paint(null, {});
   await browseGallery();
 }
@@ -92,11 +115,11 @@ function refresh() {
   return asked ? search(asked) : browseGallery();
 }
 
-async function view(caseId) {
+async function view(caseId, match) {
   try {
     const one = await service.caseOf(caseId);
     setHash(`case=${caseId}`);
-    viewer.show(one, answer?.hits.find((hit) => hit.case_id === caseId), answer);
+    viewer.show(one, answer?.hits.find((hit) => hit.case_id === caseId), answer, match);
   } catch (problem) {
     notice(problem.message);
   }
@@ -132,6 +155,11 @@ function listen() {
     setTheme(dark ? "light" : "dark");
   });
   addEventListener("hashchange", follow);
+  small.addEventListener("change", fold);
+}
+
+function fold() {
+  byId("filters").open = !small.matches;
 }
 
 function setTheme(theme) {
@@ -155,12 +183,12 @@ function paintState() {
   byId("facts").title = state.encoder.fingerprint;
   byId("ask-text").placeholder = state.accepts_text ? "Describe a finding, or type a case id" : "Type a case id";
   filters.fill(state.facets);
-  if (narrow()) byId("filters").open = false;
 }
 
 async function start() {
   const theme = localStorage.getItem("precedent-theme");
   if (theme) document.documentElement.dataset.theme = theme;
+  fold();
   service.onKeyNeeded(askForKey);
   listen();
   try {

@@ -20,11 +20,10 @@ export class Viewer {
 
   close() { this.dialog.close(); }
 
-  // one: the case; hit and answer: set when it is a hit of the search that is shown
-  show(one, hit, answer) {
+  // one: the case; hit and answer: set when it is a hit of the search that is shown; match: the slices to open at
+  show(one, hit, answer, match = hit?.matches[0]) {
     Object.assign(this, { one, hit, answer });
     const ct = one.modality === "CT";
-    const best = hit?.matches[0];
     this.right = new Pane({
       name: hit ? `Hit ${hit.rank}` : "Case", base: one.image_url, slices: one.attributes.slices, ct,
       onSlice: (n) => this.follow(this.left, n, "hit_slice", "query_slice"), onWindow: (window) => this.windowed(this.left, window),
@@ -36,8 +35,8 @@ export class Viewer {
     this.dialog.replaceChildren(this.head(), el("div.panes", {}, this.left?.element, this.right.element), this.side());
     if (!this.dialog.open) this.dialog.showModal();
     const middle = Math.floor((one.attributes.slices - 1) / 2);
-    this.right.move(best ? best.hit_slice : middle, false);
-    this.left?.move(best ? best.query_slice : 0, false);
+    this.right.move(match ? match.hit_slice : middle, false);
+    this.left?.move(match ? match.query_slice : 0, false);
     this.dialog.querySelector(".close").focus();
   }
 

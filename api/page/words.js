@@ -50,6 +50,13 @@ export function matchHint(match, query) {
   return query.slices > 1 ? `your slice ${match.query_slice + 1} ↔ ${theirs}` : `best on ${theirs}`;
 }
 
+// Why a search was refused; which files it was of, since the service never repeats their names.
+export function refusal(problem, files) {
+  if (!files?.length || !problem.status) return problem.message;
+  const more = files.length > 1 ? ` and ${plural(files.length - 1, "more file")}` : "";
+  return `${files[0].name || "The pasted picture"}${more}: ${problem.message}`;
+}
+
 export function citation(one, hit, answer) {
   const facts = [
     `Precedent case ${one.case_id}`,
