@@ -38,8 +38,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.bench_indexing
 	$(BIN)/python -m benchmarks.bench_open
+	$(BIN)/python -m benchmarks.bench_indexing
 
 evaluate: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluate_sets
