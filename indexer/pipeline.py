@@ -235,9 +235,10 @@ class _Run:
 
     def _tell_file(self, event: FileDone) -> None:
         with self._lock:
-            self._report.files[event.status] += 1
             if event.status is FileStatus.SKIPPED:
-                self._report.skips[event.reason] += 1
+                self._report.skip(event.reason)
+            else:
+                self._report.files[event.status] += 1
         self._listen(event)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from indexer.sources import Rejection
 
+_HASHES = re.compile(r": sha256 [0-9a-f]{64}.*(?=\.$)")
 KEPT_FAILURES = 1000  # held in memory; every one is passed to the listener as it happens
 
 
@@ -28,6 +30,11 @@ class CaseStatus(StrEnum):
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     FAILED = "failed"
+
+
+def brief(reason: str) -> str:
+    """A reason without the hashes that tell its file or case from others."""
+    return _HASHES.sub("", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +65,23 @@ class Report:
         return not self.files[FileStatus.FAILED] and not self.cases[CaseStatus.FAILED] and not self.interrupted
 
     def warn(self, sentences: tuple[str, ...]) -> None:
-        """Count warnings; sentences with figures in them may all differ, so past a thousand only known ones count."""
+        """Count warnings."""
         for sentence in sentences:
-            if sentence in self.warnings or len(self.warnings) < KEPT_FAILURES:
-                self.warnings[sentence] += 1
+            _count(self.warnings, sentence)
+
+    def skip(self, reason: str) -> None:
+        """Count one file that was left out, under its reason without the hashes that tell this file from others."""
+        self.files[FileStatus.SKIPPED] += 1
+        _count(self.skips, brief(reason))
 
     def fail(self, rejection: Rejection) -> None:
         """Count one failed file and keep its reason."""
         self.files[FileStatus.FAILED] += 1
         if len(self.failures) < KEPT_FAILURES:
             self.failures.append(rejection)
+
+
+def _count(sentences: Counter[str], sentence: str) -> None:
+    """Sentences with figures in them may all differ, so past a thousand only known ones count."""
+    if sentence in sentences or len(sentences) < KEPT_FAILURES:
+        sentences[sentence] += 1

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from tests.studies import write_pictures, write_series
@@ -110,6 +111,42 @@ def test_what_became_of_every_file_is_written(tmp_path: Path) -> None:
         "000.png": "indexed", "001.png": "indexed", "notes.txt": "skipped", "empty.dcm": "failed",
     }  # fmt: skip
     assert all(lines[path.name]["case_id"] for path in pictures) and lines["notes.txt"]["reason"]
+
+
+def test_files_left_out_are_counted_under_a_reason_without_hashes(tmp_path: Path) -> None:
+    for seed, name in ((1, "a"), (1, "b"), (9, "c")):
+        write_series(tmp_path / name, 3, seed=seed)
+    for n, path in enumerate(sorted((tmp_path / "c").rglob("*.dcm"))):
+        data = pydicom.dcmread(path)
+        other = pydicom.dcmread(sorted((tmp_path / "a").rglob("*.dcm"))[n])
+        data.SOPInstanceUID, data.SeriesInstanceUID = other.SOPInstanceUID, other.SeriesInstanceUID
+        data.save_as(path)
+    arguments = ("index", tmp_path / "a", tmp_path / "b", tmp_path / "c", "--outcomes", tmp_path / "o.jsonl")
+    told = answer(*arguments, home=tmp_path / "h")["skipped_because"]
+    other_bytes = "The same SOPInstanceUID as another file but other bytes."
+    assert set(told) == {"The same bytes as another file of the series.", other_bytes} and sum(told.values()) == 6
+    assert (tmp_path / "o.jsonl").read_text().count(": sha256 ") == told[other_bytes]
+
+
+def test_the_rest_of_a_series_that_comes_later_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+    slices = sorted(write_series(tmp_path / "all", 8, seed=3))
+    for number, path in enumerate(slices):
+        half = tmp_path / ("first" if number < 4 else "second")
+        half.mkdir(exist_ok=True)
+        path.rename(half / path.name)
+    precedent("index", tmp_path / "first", home=tmp_path / "h")
+    done = precedent("index", tmp_path / "second", home=tmp_path / "h", code=1)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed ")]
+    assert "and 3 more of its case [commit]" in line and "all its parts together" in line and "sha256" not in line
+    both = answer("index", tmp_path / "first", tmp_path / "second", home=tmp_path / "h")
+    assert both["cases"]["updated"] == 1 and both["files"]["indexed"] == 8
+
+
+def test_a_place_with_no_files_is_told(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    done = precedent("index", tmp_path / "in", home=tmp_path / "h")
+    assert "No files there." in done.stdout and "No files there" in done.stderr
+    assert not any(answer("index", tmp_path / "in", home=tmp_path / "h")["files"].values())
 
 
 def test_a_setting_that_cannot_be_is_named(home: Path, tmp_path: Path) -> None:

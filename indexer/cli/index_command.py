@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import typer
 from rich.progress import Progress, TaskID
 
-from indexer.cli.console import DONE, FAILED, INTERRUPTED, Home, Json, print_json, progress_bar, settings_of
+from indexer.cli.console import DONE, FAILED, INTERRUPTED, Home, Json, err, print_json, progress_bar, settings_of
 from indexer.cli.reports import print_report, report_json
 from indexer.events import Event, FileDone
 from indexer.labels import LabelTable
@@ -63,6 +63,8 @@ def index(
         options = Options(labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run)
         report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes)
         generation = "" if dry_run or report.interrupted else freshen(gallery)
+        if not report.files and not report.interrupted:
+            err().print("warning: No files there: hidden files, links out of a folder and empty zips do not count.")
         unmatched = len(table.unmatched()) if table else 0
         if as_json:
             print_json(report_json(report, unmatched_rows=unmatched, generation=generation, dry_run=dry_run))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from rich.table import Table
 
 from indexer.cli.console import err, out
-from indexer.report import CaseStatus, FileStatus, Report
+from indexer.report import CaseStatus, FileStatus, Report, brief
+from indexer.sources import Rejection
 
 SHOWN = 20  # failures and warnings printed; the rest is counted
 
@@ -45,6 +47,8 @@ def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_ru
         )
     console = out()
     console.print(table)
+    if not report.files and not report.interrupted:
+        console.print("No files there.")
     if report.duplicates:
         console.print(f"{report.duplicates:,} cases have the same pixels as another case on file.")
     for reason, count in report.skips.most_common(SHOWN):
@@ -65,9 +69,18 @@ def print_report(report: Report, *, unmatched_rows: int, generation: str, dry_ru
 
 
 def _print_failures(report: Report) -> None:
+    """Each failed file with its reason; the files of one refused case in one line."""
     console = err()
-    for failure in report.failures[:SHOWN]:
-        console.print(f"failed {failure.source} [{failure.stage}] {failure.reason}", markup=False)
-    hidden = report.files[FileStatus.FAILED] - min(SHOWN, len(report.failures))
+    told = [list(each) for _, each in groupby(report.failures, _case)][:SHOWN]
+    for failures in told:
+        first = failures[0]
+        more = f" and {len(failures) - 1:,} more of its case" if len(failures) > 1 else ""
+        console.print(f"failed {first.source}{more} [{first.stage}] {brief(first.reason)}", markup=False)
+    hidden = report.files[FileStatus.FAILED] - sum(map(len, told))
     if hidden > 0:
         console.print(f"... and {hidden:,} more failed; --failures FILE writes them all.")
+
+
+def _case(failure: Rejection) -> tuple[object, str]:
+    """Equal for the files of one case refused when it was committed; its reason names the case."""
+    return (failure.stage if failure.stage == "commit" else failure.source), failure.reason

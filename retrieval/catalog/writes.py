@@ -126,8 +126,9 @@ def _has_grown(old: Stored, new: EmbeddedCase) -> bool:
 
 def _conflict(case: Case, old: Stored) -> Outcome:
     reason = (
-        f"Case {case.case_id} is on file with content {old.content_sha256}; the same identity came with content "
-        f"{case.content_sha256}. Nothing was changed: to put the new one in its place, ask for replace."
+        f"Case {case.case_id} is on file with other content. Nothing was changed: if these are further parts of it, "
+        "index all its parts together in one command; to put the new content in its place, ask for replace: "
+        f"sha256 {old.content_sha256} is on file, {case.content_sha256} is not."
     )
     return Outcome(case.case_id, "conflict", old.key, reason=reason)
 
