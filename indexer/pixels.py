@@ -179,9 +179,10 @@ def _range(pixels: Pixels) -> tuple[float, float]:
     for values in (pixels[::stride, ::stride], pixels):
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         if finite.size:
-            low, high = np.percentile(finite, PERCENTILES)
-            if low < high:
-                return float(low), float(high)
+            low, high = (min(int(share / 100 * finite.size), finite.size - 1) for share in PERCENTILES)
+            parted = np.partition(finite, (low, high), axis=None)
+            if parted[low] < parted[high]:
+                return float(parted[low]), float(parted[high])
     # A few bright pixels on nothing: percentiles see only the nothing.
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
@@ -208,8 +209,13 @@ def thumbnail(image: Image, side: int = 256) -> bytes:
         high *= image.spacing[0] / image.spacing[1]
     scale = min(1.0, side / max(high, wide))
     size = (max(1, round(wide * scale)), max(1, round(high * scale)))
-    if size != (columns, rows):
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    whole = min(rows // size[1], columns // size[0])
+    if whole > 1:  # averaging whole blocks first is several times faster, and leaves less than a factor of two
+        blocks = (columns // whole, rows // whole)
+        even = np.ascontiguousarray(pixels[: blocks[1] * whole, : blocks[0] * whole])
+        pixels = cv2.resize(even, blocks, interpolation=cv2.INTER_AREA)
+    if size != (pixels.shape[1], pixels.shape[0]):
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
     shown = to_display(replace(image, pixels=pixels))
     packed = cv2.imencode(".jpg", shown[:, :, ::-1] if shown.ndim == 3 else shown, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
     return bytes(packed)
