@@ -163,6 +163,7 @@ def test_an_error_is_seen_and_leaves_the_answer_before_marked_as_such(
     page.locator("#files").set_input_files(tmp_path / "notes.txt")
     alert = page.get_by_role("alert").locator(".notice")
     expect(alert).to_contain_text("notes.txt: Not an image")
+    expect(alert).to_contain_text("the answer to the search before")
     expect(alert).to_be_in_viewport(ratio=1)
     expect(page.locator("#about-answer")).to_contain_text("the answer to the search before")
     assert before in page.locator("#about-answer").inner_text()

@@ -72,7 +72,8 @@ async function search(what) {
 function failed(problem, what) {
   asked = answered;
   setHash(asked?.caseId ? `like=${asked.caseId}` : "");
-  notice(words.refusal(problem, what.files));
+  const why = words.refusal(problem, what.files);
+  notice(answer ? `${why} What is shown is still the answer to the search before.` : why);
   if (answer) aboutAnswer({ stale: true });
 }
 
@@ -121,6 +122,7 @@ async function view(caseId, match) {
     setHash(`case=${caseId}`);
     viewer.show(one, answer?.hits.find((hit) => hit.case_id === caseId), answer, match);
   } catch (problem) {
+    if (viewer.open) viewer.close(); // it would cover the notice
     notice(problem.message);
   }
 }
