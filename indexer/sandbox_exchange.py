@@ -2,15 +2,17 @@
 
 Small requests are asked together, so that their answers come in few messages. Each still has an outcome of its own:
 if the worker dies, hangs or talks nonsense, every request of the bunch that has not been answered to its end is asked
-again alone. The culprit then fails by itself, with its own reason, and its neighbours are unharmed. Nothing is answered
-twice, because of a bunch only what has been answered to its end is passed on.
+again alone. The culprit then fails by itself, with its own reason, and its neighbours are unharmed. A worker may also
+be ended from outside (SIGKILL: no memory left, or someone's hand): only a file that loses its worker so twice has
+failed. Nothing is answered twice: of a bunch only what has been answered to its end is passed on, and of a request that
+is asked again only what has not been.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from indexer.sandbox_parcels import Answer
@@ -36,9 +38,13 @@ class Request(Generic[R]):
         return {"path": str(self.source.path), "member": self.source.member, **self.task}
 
 
-def ask(pool: Pool, asked: Sequence[Request[R]], watch: Watch) -> Generator[list[R | Rejection]]:
-    """The answers to each request in order, a few at a time; the last one is a Rejection if it was refused."""
+def ask(pool: Pool, asked: Sequence[Request[R]], watch: Watch, *, again: bool = True) -> Generator[list[R | Rejection]]:
+    """The answers to each request in order, a few at a time; the last one is a Rejection if it was refused.
+
+    ``again``: a request whose worker was ended from outside is asked once more.
+    """
     left = deque(asked)
+    given = 0
     try:
         with pool.worker() as worker:
             watch(worker)
@@ -49,6 +55,7 @@ def ask(pool: Pool, asked: Sequence[Request[R]], watch: Watch) -> Generator[list
                 if not left:
                     break
                 if ready:
+                    given += len(ready)
                     yield ready
             watch(None)
     except (WorkerDiedError, WireError) as error:
@@ -57,11 +64,22 @@ def ask(pool: Pool, asked: Sequence[Request[R]], watch: Watch) -> Generator[list
         yield ready
         return
     watch(None)  # raises for a caller who has gone, before another worker is taken
-    if len(asked) == 1:
+    if len(asked) > 1:
+        for number, request in enumerate(left):  # the first of them may have been in hand when the worker ended
+            yield from ask(pool, [request], watch, again=number > 0)
+    elif again and isinstance(failure, WorkerDiedError) and failure.outside:
+        yield from _beyond(given, ask(pool, asked, watch, again=False))
+    else:
         yield [_blamed(pool, asked[0], failure)]
-        return
-    for request in left:
-        yield from ask(pool, [request], watch)
+
+
+def _beyond(given: int, parcels: Iterable[list[R | Rejection]]) -> Generator[list[R | Rejection]]:
+    """The answers without the first ``given``, which the caller has; a Rejection is passed on wherever it comes."""
+    for parcel in parcels:
+        fresh = [each for n, each in enumerate(parcel) if n >= given or isinstance(each, Rejection)]
+        given = max(0, given - len(parcel))
+        if fresh:
+            yield fresh
 
 
 def _settled(left: deque[Request[R]], held: list[R], answers: list[Answer], *, alone: bool) -> list[R | Rejection]:

@@ -36,12 +36,16 @@ _SINGLE_THREADED = (
 
 
 class WorkerDiedError(Exception):
-    """The worker is gone. ``reason`` is a sentence; ``limit`` when it was a limit that ended it."""
+    """The worker is gone. ``reason`` is a sentence; ``limit`` when it was a limit that ended it.
 
-    def __init__(self, reason: str, *, limit: bool) -> None:
+    ``outside``: what ended it may have had nothing to do with what it was asked.
+    """
+
+    def __init__(self, reason: str, *, limit: bool, outside: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.limit = limit
+        self.outside = outside
 
 
 class Worker:
@@ -124,11 +128,13 @@ class Worker:
         code = self._exit_code()
         self.discard()
         if code is None or code >= 0:
-            return WorkerDiedError("The decoding process ended without an answer.", limit=False)
+            return WorkerDiedError("The decoding process ended without an answer.", limit=False, outside=True)
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL:
             return WorkerDiedError(
-                "Decoding was killed by SIGKILL: the machine ran out of memory, or someone ended it.", limit=True
+                "Decoding was killed by SIGKILL: the machine ran out of memory, or someone ended it.",
+                limit=True,
+                outside=True,
             )
         return WorkerDiedError(f"Decoding was killed by {name}: the file crashes its decoder.", limit=False)
 

@@ -152,7 +152,7 @@ def test_leaving_a_stream_early_frees_its_worker(tmp_path: Path, large: Source) 
         assert sandbox.scan_one(picture(tmp_path / "after.png", 1)).format == "raster"
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGFPE, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGFPE])
 def test_a_worker_killed_while_it_decodes_costs_only_its_file(
     tmp_path: Path, large: Source, number: signal.Signals
 ) -> None:
@@ -191,6 +191,31 @@ def strike_whoever_opens(path: Path, number: signal.Signals, times: int) -> thre
     thread = threading.Thread(target=hunt, daemon=True)
     thread.start()
     return thread
+
+
+def test_a_worker_ended_from_outside_costs_no_file_and_twice_costs_that_file(large: Source) -> None:
+    wanted = Wanted(large, "nifti", (0, 100, 199))
+    with Sandbox(1, Limits()) as sandbox:
+        asked_undisturbed = [frame.digest for frame in sandbox.read([wanted]) if isinstance(frame, Frame)]
+        once = strike_whoever_opens(large.path, signal.SIGKILL, 1)
+        assert [frame.digest for frame in sandbox.read([wanted]) if isinstance(frame, Frame)] == asked_undisturbed
+        once.join(timeout=30)
+        twice = strike_whoever_opens(large.path, signal.SIGKILL, 2)
+        (refused,) = sandbox.read([wanted])
+        twice.join(timeout=30)
+        assert not once.is_alive() and not twice.is_alive()
+    assert isinstance(refused, Rejection) and "SIGKILL" in refused.reason and len(asked_undisturbed) == 3
+
+
+def test_a_volume_cut_off_half_way_goes_on_where_it_was(large: Source) -> None:
+    with Sandbox(1, Limits()) as sandbox:
+        sandbox.scan_one(large)
+        (pid,) = worker_pids()
+        stream = sandbox.read([Wanted(large, "nifti")])
+        first = next(stream)
+        os.kill(pid, signal.SIGKILL)
+        frames = [first, *stream]
+    assert [frame.index for frame in frames if isinstance(frame, Frame)] == list(range(200))
 
 
 def test_a_crash_in_the_middle_of_a_bunch_is_told_of_its_own_file_alone(tmp_path: Path, large: Source) -> None:
