@@ -45,9 +45,7 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     plans = _plans(scans, Limits.of(gallery.settings))
     if not plans:
         raise _why_none(scans, rejections)
-    plan = max(plans, key=lambda p: (len(p.frames), p.case_id))
-    draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
-    draft, images = _decoded(sandbox, draft)
+    draft, images = _largest(gallery, sandbox, plans)
     embedding = replace(gallery.embed(images), slice_frames=draft.chosen)
     case = _known(gallery, draft.case)
     near = case if case.key else _sharing(gallery, draft)
@@ -55,6 +53,18 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     key = case.key if case.patient_key else near.key  # a part of a series may find it where its patient is included
     query = Query(embedding, case.patient_key, key, draft.case.frames, draft.case.study_uid)
     return QueryCase(query, case, tuple(images), _warnings(draft.case.warnings, plans, rejections))
+
+
+def _largest(gallery: Gallery, sandbox: Sandbox, plans: Sequence[CasePlan]) -> tuple[Draft, list[Image]]:
+    """The case with the most frames, decoded; where nothing of it decodes, the next. The first reason when none does."""
+    reason: RejectedInput | None = None
+    for plan in sorted(plans, key=lambda p: (-len(p.frames), p.case_id)):
+        draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
+        try:
+            return _decoded(sandbox, draft)
+        except RejectedInput as error:
+            reason = reason or error
+    raise reason or NotFoundError("No image to search with.")
 
 
 def _decoded(sandbox: Sandbox, draft: Draft) -> tuple[Draft, list[Image]]:
@@ -131,8 +141,10 @@ def _sharing(gallery: Gallery, draft: Draft) -> Case:
 def _warnings(of_case: Sequence[str], plans: Sequence[CasePlan], rejections: Sequence[Rejection]) -> tuple[str, ...]:
     told = list(of_case)
     if len(plans) > 1:
-        told.append(f"The files hold {len(plans)} cases; the one with the most frames is searched.")
+        told.append(f"The files hold {len(plans)} cases; the one with the most frames that can be read is searched.")
     refused = [rejection for rejection in rejections if rejection.stage != "sniff"]
     if refused:
         told.append(f"{len(refused)} of the files could not be read; the first reason: {refused[0].reason}")
+    if strangers := len(rejections) - len(refused):
+        told.append(f"{strangers} of the files are not images and were left out.")
     return tuple(told)

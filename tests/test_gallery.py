@@ -317,3 +317,15 @@ def test_cases_of_the_query_s_study_are_its_patient_s(tmp_path: Path, sandbox: S
         half = sorted((tmp_path / "in").rglob("s51-*.dcm"))[:2]
         found = gallery.search(read_query(gallery, sandbox, half).query, group=GroupBy.NONE)
         assert len(found.hits) == 1
+
+
+def test_a_damaged_picture_among_good_ones_does_not_refuse_the_query(tmp_path: Path, sandbox: Sandbox) -> None:
+    paths = write_pictures(tmp_path / "in", 3)
+    for path in paths[:2]:
+        path.write_bytes(path.read_bytes()[:-900])
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    with open_gallery(tmp_path / "home") as gallery:
+        asked = read_query(gallery, sandbox, [tmp_path / "in"])
+        assert len(asked.images) == 1
+        assert any("3 cases" in warning for warning in asked.warnings)
+        assert any("not images" in warning for warning in asked.warnings)
