@@ -56,7 +56,7 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
 
 
 def _largest(gallery: Gallery, sandbox: Sandbox, plans: Sequence[CasePlan]) -> tuple[Draft, list[Image]]:
-    """The case with the most frames, decoded; where nothing of it decodes, the next. The first reason when none does."""
+    """The case with the most frames that decodes, and its frames; the first reason when none does."""
     reason: RejectedInput | None = None
     for plan in sorted(plans, key=lambda p: (-len(p.frames), p.case_id)):
         draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
