@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,16 @@ def test_what_became_of_every_file_is_written(tmp_path: Path) -> None:
         "000.png": "indexed", "001.png": "indexed", "notes.txt": "skipped", "empty.dcm": "failed",
     }  # fmt: skip
     assert all(lines[path.name]["case_id"] for path in pictures) and lines["notes.txt"]["reason"]
+
+
+def test_a_zip_cut_short_fails(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.write(write_pictures(tmp_path / "in", 1)[0], "a.png")
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes((tmp_path / "whole.zip").read_bytes()[:-40])
+    done = precedent("index", tmp_path / "whole.zip", cut, home=tmp_path / "h", code=1)
+    assert f"failed {cut} [open] The zip is damaged or cut short" in done.stderr
+    assert answer("stats", home=tmp_path / "h")["state"]["size"] == 1
 
 
 def test_files_left_out_are_counted_under_a_reason_without_hashes(tmp_path: Path) -> None:

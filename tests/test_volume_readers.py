@@ -209,7 +209,7 @@ def test_pairs_are_read_together_and_told_apart(tmp_path: Path) -> None:
     zipped, images = decoded(tmp_path / "pair.zip", "folder/a.hdr")
     assert zipped.sha256 == first.sha256
     assert int(images[0].pixels[0, 0]) == 1001
-    with pytest.raises(RejectedInput, match="no reader"):
+    with pytest.raises(RejectedInput, match="Read along with its header"):
         open_reader(Source(tmp_path / "a.img"), LIMITS)
     (tmp_path / "a.img").unlink()
     with pytest.raises(RejectedInput, match="missing"):
