@@ -254,6 +254,6 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     kept = answer("stats", home=tmp_path / "h")["state"]["size"]
     assert kept > 0
-    if run.returncode == 130:
+    if run.returncode == 130 and kept < 400:  # else it was done, and only cut short in saying so
         assert json.loads(out)["interrupted"] is True
     assert answer("index", tmp_path / "in", home=tmp_path / "h")["cases"]["added"] == 400 - kept
