@@ -28,13 +28,13 @@ def rollback(gallery: Gallery) -> GenerationRow:
     return roll_back(gallery.catalog, gallery.settings.home)
 
 
-def freshen(gallery: Gallery) -> str:
+def freshen(gallery: Gallery, *, stale_vectors: int = STALE_VECTORS) -> str:
     """After indexing: publish when the part searched without an index has grown large. The new name, or "".
 
     Nothing depends on it, so one that another process is publishing already is left to it.
     """
     state = gallery.state()
-    if state.damaged or (state.delta >= STALE_VECTORS and state.delta >= STALE_SHARE * state.size):
+    if state.damaged or (state.delta >= stale_vectors and state.delta >= STALE_SHARE * state.size):
         with suppress(ConflictError):
             return rebuild(gallery).name
     return ""
