@@ -56,7 +56,7 @@ def _frame(service: Service, case: Case, n: int) -> Image:
         return held
     numbers = _block(case, n)
     gallery = service.gallery
-    images = read_frames(gallery.catalog, service.sandbox, gallery.secret, case, numbers)
+    images = read_frames(gallery, service.sandbox, case, numbers)
     wanted: Image | None = None
     for number, image in zip(numbers, images, strict=True):
         image = image if image.spacing else replace(image, spacing=case.spacing)

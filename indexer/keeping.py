@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.embedder import Finished
-from indexer.originals import seal, unseal
+from indexer.originals import KEPT, seal, unseal
 from indexer.readers.kept import SUFFIX, write_kept
 from indexer.sources import Source
 from retrieval.errors import ConflictError, NotFoundError
 from retrieval.gallery import Gallery
 from retrieval.types import EmbeddedCase
 
-READER = "kept"
 SWEEP_WAITS_SECONDS = 30.0
 
 
@@ -42,7 +41,7 @@ class Upload:
         touched = self._touched.setdefault(case.case_id, set())
         touched |= {path.name} | self._kept.names_of(case.case_id)
         write_kept(path, finished.images)
-        sealed = seal(Source(path), READER, self._kept.gallery.secret)
+        sealed = seal(Source(path), KEPT, self._kept.gallery.secret)
         size = path.stat().st_size
         files = tuple(replace(file, bytes=size, sealed_path=sealed) for file in embedded.files)
         frames = tuple(
@@ -65,7 +64,7 @@ class KeptFolder:
 
     @property
     def folder(self) -> Path:
-        return self.gallery.settings.home / "kept"
+        return self.gallery.settings.home / KEPT
 
     @contextmanager
     def upload(self) -> Iterator[Upload]:
@@ -85,7 +84,7 @@ class KeptFolder:
         except NotFoundError:
             return set()
         places = [unseal(sealed, self.gallery.secret) for sealed in {file.sealed_path for file in files}]
-        return {source.path.name for source, reader in places if reader == READER}
+        return {source.path.name for source, reader in places if reader == KEPT}
 
     def remove(self, names: Iterable[str]) -> int:
         """Delete files of this folder; how many names there were."""

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Source, Wanted
-from retrieval.catalog import Catalog
 from retrieval.errors import SourceGone, UsageError
+from retrieval.gallery import Gallery
 from retrieval.privacy import Secret
 from retrieval.types import Case, CaseFile, Image
+
+KEPT = "kept"  # the format of kept uploads, and their folder in the data directory
 
 
 def seal(source: Source, reader: str, secret: Secret) -> bytes:
@@ -27,9 +29,7 @@ def unseal(sealed: bytes, secret: Secret) -> tuple[Source, str]:
     return Source(Path(path), member), reader
 
 
-def read_frames(
-    catalog: Catalog, sandbox: Sandbox, secret: Secret, case: Case, frames: Sequence[int]
-) -> Iterator[Image]:
+def read_frames(gallery: Gallery, sandbox: Sandbox, case: Case, frames: Sequence[int]) -> Iterator[Image]:
     """The frames of a case, 0-based and in the order asked, decoded as they were when it was indexed.
 
     SourceGone when a file has been moved, removed or has another size since, or no longer decodes; UsageError for a
@@ -37,9 +37,9 @@ def read_frames(
     """
     if bad := [n for n in frames if not 0 <= n < len(case.frames)]:
         raise UsageError(f"Slice {bad[0]} does not exist: this case has slices 0 to {len(case.frames) - 1}.")
-    files = catalog.files(case.case_id)
+    files = gallery.catalog.files(case.case_id)
     requests = [
-        _request(files[file], tuple(case.frames[n].frame for n in run), secret)
+        _request(gallery, files[file], tuple(case.frames[n].frame for n in run))
         for file, run in groupby(frames, key=lambda n: case.frames[n].file)
     ]
     for reply in sandbox.read(requests):
@@ -48,8 +48,10 @@ def read_frames(
         yield reply.image
 
 
-def _request(file: CaseFile, frames: tuple[int, ...], secret: Secret) -> Wanted:
-    source, reader = unseal(file.sealed_path, secret)
+def _request(gallery: Gallery, file: CaseFile, frames: tuple[int, ...]) -> Wanted:
+    source, reader = unseal(file.sealed_path, gallery.secret)
+    if reader == KEPT:  # by name, so that a data directory may be moved
+        source = Source(gallery.settings.home / KEPT / source.path.name)
     try:
         size = source.path.stat().st_size
     except OSError as error:

@@ -23,6 +23,7 @@ from indexer.assemble import assemble
 from indexer.drafts import Draft, draft_of
 from indexer.embedder import Embedder
 from indexer.events import CaseDone, Event, FileDone, Scanned
+from indexer.intake import add_files
 from indexer.labels import LabelTable
 from indexer.originals import read_frames
 from indexer.pipeline import Options, index
@@ -370,11 +371,11 @@ def test_files_that_moved_are_followed(tmp_path: Path, sandbox: Sandbox) -> None
         (tmp_path / "old").rename(tmp_path / "new")
         volume = next(case for case in gallery.catalog.list_cases() if case.kind is CaseKind.VOLUME)
         with pytest.raises(SourceGone, match="new place"):
-            list(read_frames(gallery.catalog, sandbox, gallery.secret, volume, [0]))
+            list(read_frames(gallery, sandbox, volume, [0]))
         before = contents(gallery)
         assert index_all(gallery, sandbox, tmp_path / "new").cases == {CaseStatus.UNCHANGED: 3}
         for case in gallery.catalog.list_cases():
-            assert len(list(read_frames(gallery.catalog, sandbox, gallery.secret, case, range(len(case.frames))))) > 0
+            assert len(list(read_frames(gallery, sandbox, case, range(len(case.frames))))) > 0
         assert contents(gallery) == before
 
 
@@ -398,3 +399,15 @@ def test_a_slice_and_pieces_are_absorbed_by_the_series_they_belong_to(tmp_path: 
         assert len(case.frames) == 40 and len(gallery) == 1
         assert verify(gallery.catalog, tmp_path / "home").ok
         assert index_all(gallery, sandbox, tmp_path / "in").cases == {CaseStatus.UNCHANGED: 1}
+
+
+def test_pixels_kept_of_an_upload_move_with_the_data_directory(tmp_path: Path, sandbox: Sandbox) -> None:
+    (picture,) = write_pictures(tmp_path / "in", 1)
+    with open_gallery(tmp_path / "home") as gallery:
+        (told,) = add_files(gallery, sandbox, {picture: "x.png"})
+        before = list(read_frames(gallery, sandbox, gallery.case(told.case_id), [0]))
+    (tmp_path / "home").rename(tmp_path / "moved")
+    picture.unlink()
+    with Gallery.open(tmp_path / "moved") as gallery:
+        (after,) = read_frames(gallery, sandbox, gallery.case(told.case_id), [0])
+        assert np.array_equal(after.pixels, before[0].pixels)
