@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
 from tests.shared_data import shared_root
+
+# In CI the same examples every time, so that a red run can be repeated; new ones are looked for on people's machines.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 pytest_plugins = ["tests.databases"]  # database_url, catalog
 

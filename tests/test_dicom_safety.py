@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -90,6 +90,7 @@ def test_every_truncation_is_refused(make: Callable[[], bytes], tmp_path: Path) 
 @given(
     kind=st.integers(0, 4), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), min_size=1, max_size=8)
 )
+@example(kind=1, flips=[(17524.5 / 25848, 128)])  # a panic in Rust, which is no Exception
 def test_damage_ends_in_frames_or_a_sentence(kind: int, flips: list[tuple[float, int]], tmp_path: Path) -> None:
     data = bytearray(_KINDS[kind]())
     for where, mask in flips:

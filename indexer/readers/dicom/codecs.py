@@ -127,9 +127,9 @@ def _run(data: bytes, syntax: str, form: PixelFormat, plugin: str) -> tuple[Pixe
     try:
         with quiet():
             pixels, found = get_decoder(UID(syntax)).as_array(data, raw=True, decoding_plugin=plugin, **options)
-    except (MemoryError, RejectedInput):
+    except (MemoryError, RejectedInput, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # decoders raise whatever they like on damaged data
+    except BaseException as error:  # whatever decoders like: a panic in Rust is no Exception
         raise RejectedInput(
             "decode", f"The pixel data does not decode as {uid_name(syntax)}: it is damaged or mislabelled."
         ) from error
