@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders.recipe import Recipe
+from retrieval.encoders.recipe import Recipe, stated
 from retrieval.errors import RejectedInput
 from retrieval.types import Image, UnitRows
 
@@ -32,6 +32,7 @@ class EncoderCard:
     text: bool = False
     logit_scale: float | None = None  # what a cosine of image and text is multiplied by before softmax
     notes: str = field(default="", compare=False)
+    logit_bias: float | None = None  # what is added after the scale by towers trained with a sigmoid (SigLIP)
 
     @property
     def fingerprint(self) -> str:
@@ -40,15 +41,16 @@ class EncoderCard:
         Not over ``spec``: the same weights from the hub, a tag or a folder are the same encoder. Nor over ``text``:
         a tokenizer changes no image's vector. Vectors of two fingerprints never meet.
         """
-        aside = {"spec", "text", "licence", "notes"}
-        facts = {name: value for name, value in asdict(self).items() if name not in aside}
+        aside = {"spec", "text", "licence", "notes", "logit_bias"}
+        facts = {name: value for name, value in stated(self).items() if name not in aside}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
 class KnownEncoder:
-    """One line of the list of encoders. ``dim`` and ``recipe`` are None where only opening the weights can tell.
+    """One line of the list of encoders. ``dim``, ``size`` (rows, columns; or slices, rows, columns) and ``recipe`` are
+    None where only opening the weights can tell.
 
     ``missing``: what keeps it from being used on this machine and the way to mend that, or "".
     """
@@ -60,6 +62,9 @@ class KnownEncoder:
     missing: str = ""
     text: bool = False
     notes: str = ""
+    kind: str = "2D"
+    size: tuple[int, ...] | None = None
+    recipe_name: str = ""  # where the recipe itself is not known yet
 
 
 class Encoder(Protocol):
@@ -73,6 +78,15 @@ class Encoder(Protocol):
 
         A constant or empty-looking frame must still give a finite unit row.
         """
+        ...
+
+
+@runtime_checkable
+class AdaptableEncoder(Encoder, Protocol):
+    """An encoder whose preparation can be exchanged, as ``SPEC?recipe=NAME`` does (``retrieval.encoders.recipes``)."""
+
+    def with_card(self, card: EncoderCard) -> Encoder:
+        """The same network, its weights shared, under a card with another recipe, hence another fingerprint."""
         ...
 
 
