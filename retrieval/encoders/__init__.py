@@ -1,5 +1,7 @@
 """Encoders by name: ``classical``, ``timm:NAME``, ``open_clip:NAME/PRETRAINED``.
 
+Any of them may end in ``?recipe=NAME``: another preparation of the frames, by name (``recipes``).
+
 A family is one module and one line below. The module offers ``open_encoder(rest, device)``, where ``rest`` is what
 follows the colon, and ``known()``, which must be cheap: heavy libraries are imported only when an encoder is opened.
 """
@@ -13,18 +15,21 @@ from typing import Protocol, cast
 from retrieval.encoders.base import Encoder, EncoderCard, KnownEncoder, TextEncoder, unit_rows
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
 from retrieval.encoders.recipe import Recipe
+from retrieval.encoders.recipes import KnownRecipe, known_recipes, prepared, split_recipe
 from retrieval.errors import NotFoundError
 
 __all__ = [
     "Encoder",
     "EncoderCard",
     "KnownEncoder",
+    "KnownRecipe",
     "Pooling",
     "Recipe",
     "TextEncoder",
     "choose_slices",
     "gallery_fingerprint",
     "known_encoders",
+    "known_recipes",
     "open_encoder",
     "pool",
     "unit_rows",
@@ -51,11 +56,13 @@ def open_encoder(spec: str, *, device: str | None = None) -> Encoder:
     Raises NotFoundError for an unknown name or absent weights, UsageError for a malformed name or weights that do not
     fit, MissingExtra for an absent library.
     """
-    family, _, rest = spec.partition(":")
+    own, recipe = split_recipe(spec)
+    family, _, rest = own.partition(":")
     if family not in _FAMILIES:
         known = ", ".join(sorted(_FAMILIES))
         raise NotFoundError(f"There is no encoder '{spec}': the families are {known} (see 'precedent encoders').")
-    return _family(family).open_encoder(rest, device)
+    encoder = _family(family).open_encoder(rest, device)
+    return prepared(encoder, recipe) if recipe else encoder
 
 
 def known_encoders() -> tuple[KnownEncoder, ...]:

@@ -49,12 +49,18 @@ _NOISE_FRAMES = 32
 class ClassicalEncoder:
     """Deterministic to the bit: one frame at a time, nothing random, nothing that depends on threads."""
 
+    def __init__(self, card: EncoderCard = CARD) -> None:
+        self._card = card
+
     @property
     def card(self) -> EncoderCard:
-        return CARD
+        return self._card
+
+    def with_card(self, card: EncoderCard) -> ClassicalEncoder:
+        return ClassicalEncoder(card)
 
     def encode(self, images: Sequence[Image]) -> UnitRows:
-        rows = [describe(image) for image in images]
+        rows = [describe(image, self._card.recipe) for image in images]
         return unit_rows(np.stack(rows)) if rows else np.empty((0, CARD.dim), np.float32)
 
 
@@ -69,12 +75,12 @@ def known() -> Sequence[KnownEncoder]:
     return (KnownEncoder(CARD.spec, CARD.dim, CARD.recipe, CARD.licence, notes=CARD.notes),)
 
 
-def describe(image: Image) -> Block:
+def describe(image: Image, recipe: Recipe = CARD.recipe) -> Block:
     """The row of a frame before it is scaled to length 1: [486]."""
-    frame = fit(CARD.recipe, window(CARD.recipe, image))
+    frame = fit(recipe, window(recipe, image))
     grey = luminance(frame)
     if image.pixels.dtype == np.uint8:  # others have been windowed from their own values already
-        grey = stretch(grey, CARD.recipe.percentiles)
+        grey = stretch(grey, recipe.percentiles)
     shape = structure(grey) - CENTRED * noise_centre(structure)
     grain = spectrum(grey) - CENTRED * noise_centre(spectrum)
     tint = colour(frame)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -37,6 +38,12 @@ class ImageTower:
     @property
     def card(self) -> EncoderCard:
         return self._card
+
+    def with_card(self, card: EncoderCard) -> Self:
+        """The same network, its weights shared, under a card with another recipe."""
+        other = copy(self)
+        other._card = card
+        return other
 
     def encode(self, images: Sequence[Image]) -> UnitRows:
         rows = [self._rows(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
