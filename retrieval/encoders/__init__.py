@@ -39,6 +39,7 @@ _FAMILIES = {
     "classical": "retrieval.encoders.classical",
     "timm": "retrieval.encoders.timm",
     "open_clip": "retrieval.encoders.open_clip",
+    "medimageinsight": "retrieval.encoders.medimageinsight",
 }
 
 

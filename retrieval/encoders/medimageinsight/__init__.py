@@ -1,0 +1,46 @@
+"""MedImageInsight (Codella et al. 2024, arXiv:2410.06542), image and text: ``medimageinsight:FOLDER``.
+
+The folder is the published one: ``config.yaml``, the checkpoint under ``vision_model``, the tokenizer under
+``language_model``. Everything is built from the configuration, so smaller and larger models of the same architecture
+open the same way. The recipe is the evaluation preprocessing the configuration states;
+``?recipe=jpeg-512-q75-v1`` prepares as the vendor's own endpoint does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval.encoders.base import KnownEncoder
+from retrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from retrieval.encoders.medimageinsight.encoder import MedImageInsight
+
+_NEEDS = "its weights: download the published folder (MIT licence) and name it in place of FOLDER"
+
+
+def known() -> Sequence[KnownEncoder]:
+    """The published model in both its preparations. Whether FOLDER holds it, only opening it can tell."""
+    from retrieval.encoders.medimageinsight.config import PUBLISHED
+
+    recipe = PUBLISHED.recipe
+    return tuple(
+        KnownEncoder(f"medimageinsight:FOLDER{suffix}", PUBLISHED.dim, recipe, "MIT", _NEEDS, text=True, notes=notes)
+        for suffix, notes in (("", ""), ("?recipe=jpeg-512-q75-v1", "prepared as the vendor's endpoint does"))
+    )
+
+
+def full_spec(rest: str) -> str:
+    """``rest`` with an absolute path: a gallery keeps it, and is opened from other folders too."""
+    return str(Path(rest).expanduser().absolute())
+
+
+def open_encoder(rest: str, device: str | None) -> MedImageInsight:
+    """``rest``: the folder; a relative path and ``~`` are understood."""
+    from retrieval.encoders.medimageinsight.encoder import open_folder
+
+    if not rest:
+        raise UsageError("Expected medimageinsight:FOLDER with the folder that holds config.yaml; the name is empty.")
+    return open_folder(Path(full_spec(rest)), device)
