@@ -11,7 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders.recipe import Recipe, stated
+from retrieval.encoders.recipe import LATER, Recipe, stated
+from retrieval.encoders.volume import Volume
+from retrieval.encoders.volume_recipe import VolumeRecipe
 from retrieval.errors import RejectedInput
 from retrieval.types import Image, UnitRows
 
@@ -32,6 +34,7 @@ class EncoderCard:
     text: bool = False
     logit_scale: float | None = None  # what a cosine of image and text is multiplied by before softmax
     notes: str = field(default="", compare=False)
+    volume: VolumeRecipe | None = field(default=None, metadata=LATER)  # of kind 3D, instead of ``recipe``
     logit_bias: float | None = None  # what is added after the scale by towers trained with a sigmoid (SigLIP)
 
     @property
@@ -95,6 +98,29 @@ class TextEncoder(Encoder, Protocol):
     """An encoder with a text tower in the same space."""
 
     def encode_text(self, texts: Sequence[str]) -> UnitRows: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRows:
+    """What a 3D encoder makes of a volume: a row for each patch, and which slices the patch lies in.
+
+    ``features``: float32 [patches, dim], finite, as the network gives them (not of length 1: pooling comes first).
+    ``middles``: the slice nearest each patch's centre. ``spans``: its first and last slice, both covered. Slices are
+    numbered from 0 as in the volume.
+    """
+
+    features: npt.NDArray[np.float32]
+    middles: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+
+@runtime_checkable
+class VolumeEncoder(Encoder, Protocol):
+    """An encoder of kind 3D: its card has a ``volume`` recipe. ``encode`` refuses frames with a RejectedInput."""
+
+    def encode_volume(self, volume: Volume) -> VolumeRows:
+        """At least one row. Same volume, same rows. RejectedInput for a volume it was not made for."""
+        ...
 
 
 def unit_rows(rows: npt.NDArray[Any]) -> UnitRows:
