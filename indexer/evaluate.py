@@ -22,6 +22,7 @@ from indexer.originals import unseal
 from indexer.pipeline import Options, index
 from indexer.sandbox import Sandbox
 from indexer.workers import worker_count
+from retrieval.encoders import full_spec
 from retrieval.errors import UsageError
 from retrieval.evaluation import DEFAULT_KS, EvaluationReport, evaluate
 from retrieval.filters import Filter
@@ -109,7 +110,7 @@ def evaluate_table(
     conditions = tuple(Condition.parse(text) for text in where)
     asked = _asked(labels, label, conditions)
     lines = {facts.line for _, facts in asked}
-    if gallery is not None and encoder in {"", gallery.encoder.card.spec}:
+    if gallery is not None and (not encoder or full_spec(encoder) == full_spec(gallery.encoder.card.spec)):
         found = _found(gallery, labels, lines)
         if {facts.line for facts in found.facts} == lines:
             return _evaluated(gallery, found, label, conditions, lines, "gallery", ks, seed)

@@ -16,6 +16,7 @@ from retrieval.background import Background
 from retrieval.catalog import Binding, Catalog, Outcome
 from retrieval.encoders import open_encoder
 from retrieval.encoders.base import Encoder, TextEncoder
+from retrieval.encoders.bound import open_bound
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
 from retrieval.errors import FingerprintMismatch, UsageError
 from retrieval.filters import Filter
@@ -81,7 +82,8 @@ class Gallery:
             with storing("The key file secret.key can't be read or made"):
                 secret = Secret.open(settings.home / "secret.key", create=create and catalog.count() == 0)
             bound = catalog.binding()
-            encoder = encoder or open_encoder(bound.encoder if bound else settings.encoder)
+            if encoder is None:
+                encoder = open_bound(bound.encoder, settings.encoder) if bound else open_encoder(settings.encoder)
             pooling = Pooling.parse(bound.pooling) if bound else Pooling(settings.pooling, settings.max_slices)
             gallery = cls(settings, catalog, encoder, secret, pooling)
             gallery._check_or_bind(bound)

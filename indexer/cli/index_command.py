@@ -24,6 +24,7 @@ from indexer.report import Report
 from indexer.sandbox import Sandbox
 from indexer.walk import walk
 from indexer.workers import worker_count
+from retrieval.encoders import full_spec
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 
@@ -123,7 +124,7 @@ def _write(lines: TextIO, **told: str) -> None:
 
 def _check_encoder(gallery: Gallery, asked: str | None) -> None:
     """An encoder that is not the gallery's is told, never silently ignored."""
-    if asked and asked != gallery.encoder.card.spec:
+    if asked and full_spec(asked) != full_spec(gallery.encoder.card.spec):
         raise UsageError(
             f"This gallery was made with the encoder {gallery.encoder.card.spec}, asked for was {asked}: "
             "use another --home for another encoder."

@@ -27,6 +27,7 @@ __all__ = [
     "Recipe",
     "TextEncoder",
     "choose_slices",
+    "full_spec",
     "gallery_fingerprint",
     "known_encoders",
     "known_recipes",
@@ -64,6 +65,18 @@ def open_encoder(spec: str, *, device: str | None = None) -> Encoder:
         raise NotFoundError(f"There is no encoder '{spec}': the families are {known} (see 'precedent encoders').")
     encoder = _family(family).open_encoder(rest, device)
     return prepared(encoder, recipe) if recipe else encoder
+
+
+def full_spec(spec: str) -> str:
+    """The spec with a path in it made absolute, where its family does so (``full_spec(rest)`` of its module).
+
+    So a gallery keeps it, and so two specs are compared: ``x:weights`` and ``x:./weights`` are one encoder.
+    """
+    own, recipe = split_recipe(spec)
+    family, _, rest = own.partition(":")
+    expand = getattr(_family(family), "full_spec", None) if rest and family in _FAMILIES else None
+    own = f"{family}:{expand(rest)}" if expand else own
+    return f"{own}?recipe={recipe}" if recipe else own
 
 
 def known_encoders() -> tuple[KnownEncoder, ...]:
