@@ -41,6 +41,7 @@ _FAMILIES = {
     "timm": "retrieval.encoders.timm",
     "open_clip": "retrieval.encoders.open_clip",
     "medimageinsight": "retrieval.encoders.medimageinsight",
+    "transformers": "retrieval.encoders.transformers",
 }
 
 

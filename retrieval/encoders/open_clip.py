@@ -13,14 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from retrieval.encoders.base import EncoderCard, KnownEncoder, unit_rows
+from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.recipe import Recipe
-from retrieval.encoders.tower import BATCH, ImageTower, choose_device, inference
+from retrieval.encoders.text_tower import ImageTextTowers
+from retrieval.encoders.tower import ImageTower, choose_device, inference
 from retrieval.encoders.weights import cached_on_hub, one_line, state_sha256
 from retrieval.errors import MissingExtra, NotFoundError, UsageError
-from retrieval.types import UnitRows
 
 if TYPE_CHECKING:
     import torch
@@ -66,27 +64,7 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
     model = model.to(chosen)
     if tokenizer is None:
         return ImageTower(card, model.encode_image, chosen)
-    return ClipTowers(card, model, tokenizer, chosen)
-
-
-class ClipTowers(ImageTower):
-    """Image and text tower in one space."""
-
-    def __init__(
-        self, card: EncoderCard, model: Any, tokenizer: Callable[[list[str]], torch.Tensor], device: torch.device
-    ) -> None:
-        super().__init__(card, model.encode_image, device)
-        self._text = model.encode_text
-        self._tokenizer = tokenizer
-
-    def encode_text(self, texts: Sequence[str]) -> UnitRows:
-        """Unit rows [len(texts), card.dim]; a text longer than the context is cut by the model's tokenizer."""
-        rows = [np.empty((0, self._card.dim), np.float32)]
-        for start in range(0, len(texts), BATCH):
-            tokens = self._tokenizer(list(texts[start : start + BATCH])).to(self._device)
-            with self._one_at_a_time, inference():
-                rows.append(unit_rows(self._text(tokens).float().cpu().numpy()))
-        return np.concatenate(rows)
+    return ImageTextTowers(card, model.encode_image, model.encode_text, tokenizer, chosen)
 
 
 def _named(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:

@@ -78,6 +78,22 @@ def check_keys(what: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -
         )
 
 
+def check_loaded(what: str, report: Mapping[str, Any], absent: tuple[str, ...], extra: tuple[str, ...]) -> None:
+    """As ``check_keys``, for what transformers reports after loading. ``absent``, ``extra``: parts of names that may be
+    missing from, or may be unexpected in, the file."""
+    faults = []
+    for word, kind, spare in (("missing", "missing_keys", absent), ("unexpected", "unexpected_keys", extra)):
+        names = sorted(name for name in report[kind] if not set(name.split(".")) & set(spare))
+        if names:
+            faults.append(f"{len(names)} {word} ({_some(names)})")
+    if shapes := sorted(str(each[0]) for each in report["mismatched_keys"]):
+        faults.append(f"{len(shapes)} of another shape ({_some(shapes)})")
+    if faults:
+        raise UsageError(
+            f"The weights do not fit {what}: {'; '.join(faults)}. Check that configuration and weights belong together."
+        )
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_KEYS]) + (", ..." if len(names) > _SHOWN_KEYS else "")
 
@@ -92,5 +108,11 @@ def cached_on_hub(repository: str) -> bool:
     """Whether the hub's cache on this machine holds weights of ``ORGANISATION/NAME``; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    names = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+    names = (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "open_clip_model.safetensors",
+        "pytorch_model.bin",
+        "open_clip_pytorch_model.bin",
+    )
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
