@@ -13,10 +13,12 @@ class Heads:
     Both must become visible in ascending order: once a reader has seen n, nothing <= n may appear later. (On PostgreSQL
     a bare sequence does not give that; a counter row locked until commit does.) Without it a replaying process would
     step over a case for ever. ``generation`` is the live index directory, "" for none; ``manifest_sha256`` is the hash
-    its ``manifest.json`` must have.
+    its ``manifest.json`` must have. ``adapter`` is the hash of the metric head that the live generation's vectors went
+    through, "" for none: generation and head are named by one row, so no reader can meet one without the other.
     """
 
     last_key: int = 0
     last_tombstone: int = 0
     generation: str = ""
     manifest_sha256: str = ""
+    adapter: str = ""

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION = "0001"
+REVISION = "0002"
 VERSION_TABLE = "precedent_version"  # Alembic's table, under our name: a PostgreSQL database may hold other programs
 INDEXED_CHARACTERS = 100  # PostgreSQL refuses index rows over 2,704 bytes, and a label may be long
 
@@ -76,12 +76,27 @@ encoders = Table(
     CheckConstraint("dim >= 1", name="dim"),
 )
 
+# Metric heads learned on the vectors of an encoder; those vectors themselves never change.
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", _text(), nullable=False, unique=True),
+    Column("sha256", _text(), nullable=False, unique=True),
+    Column("encoder_id", Integer, ForeignKey("encoders.id"), nullable=False),
+    Column("label", _text(), nullable=False),
+    Column("head", LargeBinary, nullable=False),  # safetensors
+    Column("report_json", _text(), nullable=False),
+    Column("created_at", _text(), nullable=False),
+)
+
 generations = Table(
     "generations",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", _text(), nullable=False, unique=True),
     Column("encoder_id", Integer, ForeignKey("encoders.id"), nullable=False),
+    Column("adapter_id", Integer, ForeignKey("adapters.id"), nullable=True),
     Column("backend", _text(), nullable=False),
     Column("manifest_sha256", _text(), nullable=False),
     Column("last_key", _big(), nullable=False),

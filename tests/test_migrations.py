@@ -77,7 +77,7 @@ def test_up_down_up_keeps_the_tables_and_a_fresh_start_is_possible(database_url:
 LATER = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "9999", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "THE_HEAD", None, None
 
 def rebuilt():
     recreate = "always" if op.get_bind().dialect.name == "sqlite" else "never"
@@ -92,7 +92,7 @@ def downgrade():
     op.drop_column("cases", "note")
     with rebuilt() as batch:
         batch.drop_column("note")
-"""
+""".replace("THE_HEAD", REVISION)
 
 
 def later(directory: Path, source: str = LATER) -> Config:

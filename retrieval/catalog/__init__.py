@@ -8,6 +8,9 @@ from typing import Self
 
 from sqlalchemy import insert, select, update
 
+from retrieval.adapters.head import MetricHead
+from retrieval.adapters.split import Linked
+from retrieval.catalog import adapters as catalog_adapters
 from retrieval.catalog import counts as catalog_counts
 from retrieval.catalog import generations as catalog_generations
 from retrieval.catalog import reads as catalog_reads
@@ -16,6 +19,7 @@ from retrieval.catalog import writes as catalog_writes
 from retrieval.catalog.checks import check
 from retrieval.catalog.patients import canonical
 from retrieval.catalog.types import (
+    AdapterRow,
     Binding,
     GalleryCounts,
     GenerationRow,
@@ -31,7 +35,7 @@ from retrieval.revisions import prepare
 from retrieval.schema import cases, encoders, gallery
 from retrieval.types import Attributes, Case, CaseFile, EmbeddedCase, Embedding, GroupBy, Keys, Label, UnitRows
 
-__all__ = ["Binding", "Catalog", "GalleryCounts", "GenerationRow", "LabelCounts", "Labelled", "Outcome"]
+__all__ = ["AdapterRow", "Binding", "Catalog", "GalleryCounts", "GenerationRow", "LabelCounts", "Labelled", "Outcome"]
 
 
 class Catalog:
@@ -289,14 +293,52 @@ class Catalog:
         with self.database.read() as connection:
             return catalog_reads.labelled(connection, name)
 
+    # adapters
+
+    def head(self, sha256: str) -> MetricHead:
+        """The metric head of that hash. NotFoundError when there is none, StoreError when its bytes are damaged."""
+        with self.database.read() as connection:
+            return catalog_adapters.head(connection, sha256)
+
+    def adapters(self) -> list[AdapterRow]:
+        """All metric heads on file, oldest first."""
+        with self.database.read() as connection:
+            return catalog_adapters.listed(connection)
+
+    def save_adapter(self, name: str, head: MetricHead, label: str, report_json: str) -> str:
+        """Keep a metric head; the name it is on file under, its first one when the very same head is on file already.
+
+        FingerprintMismatch for one of another encoder, ConflictError when the name is another head's.
+        """
+        bound = self._need_bound()
+        with self.database.write() as connection:
+            return catalog_adapters.save(connection, bound, name, head, label, report_json)
+
+    def links(self, keys: Keys) -> list[Linked]:
+        """For each key what ties its case to others: patient, study, equal pixels. In order."""
+        with self.database.read() as connection:
+            return catalog_adapters.links(connection, keys)
+
     # generations
 
     def publish_generation(
-        self, name: str, manifest_sha256: str, last_key: int, last_tombstone: int, backend: str, count: int
+        self,
+        name: str,
+        manifest_sha256: str,
+        last_key: int,
+        last_tombstone: int,
+        backend: str,
+        count: int,
+        adapter: str = "",
     ) -> None:
-        """Make a finished index the live one. Its directory is on disk and fsynced before this is called."""
+        """Make a finished index the live one. Its directory is on disk and fsynced before this is called.
+
+        ``adapter``: hash of the metric head on file that its vectors went through, "" for none.
+        """
         with self.database.write() as connection:
-            catalog_generations.publish(connection, name, manifest_sha256, last_key, last_tombstone, backend, count)
+            catalog_generations.publish(
+                connection, name, manifest_sha256, last_key, last_tombstone, backend, count, adapter
+            )
 
     def generations(self) -> list[GenerationRow]:
         """All that are kept, oldest first."""

@@ -12,19 +12,24 @@ from retrieval.catalog.vectors import need_bound
 from retrieval.database import now
 from retrieval.errors import ConflictError, NotFoundError
 from retrieval.heads import Heads
-from retrieval.schema import encoders, gallery, generations
+from retrieval.schema import adapters, encoders, gallery, generations
 
-PUBLISHED = select(generations, encoders.c.fingerprint, gallery.c.generation_id).join(
-    encoders, encoders.c.id == generations.c.encoder_id
+PUBLISHED = (
+    select(generations, encoders.c.fingerprint, gallery.c.generation_id, adapters.c.sha256.label("adapter"))
+    .join(encoders, encoders.c.id == generations.c.encoder_id)
+    .outerjoin(adapters, adapters.c.id == generations.c.adapter_id)
 )
 
 
 def read_heads(connection: Connection) -> Heads:
-    statement = select(
-        gallery.c.last_key, gallery.c.last_tombstone, generations.c.name, generations.c.manifest_sha256
-    ).outerjoin(generations, generations.c.id == gallery.c.generation_id)
-    last_key, last_tombstone, name, manifest = connection.execute(statement).one()
-    return Heads(last_key, last_tombstone, name or "", manifest or "")
+    counters = (gallery.c.last_key, gallery.c.last_tombstone)
+    statement = (
+        select(*counters, generations.c.name, generations.c.manifest_sha256, adapters.c.sha256)
+        .outerjoin(generations, generations.c.id == gallery.c.generation_id)
+        .outerjoin(adapters, adapters.c.id == generations.c.adapter_id)
+    )
+    last_key, last_tombstone, name, manifest, adapter = connection.execute(statement).one()
+    return Heads(last_key, last_tombstone, name or "", manifest or "", adapter or "")
 
 
 def read_generations(connection: Connection) -> list[GenerationRow]:
@@ -41,12 +46,17 @@ def publish(
     last_tombstone: int,
     backend: str,
     count: int,
+    adapter: str = "",
 ) -> None:
     if connection.scalar(select(generations.c.id).where(generations.c.name == name)) is not None:
         raise ConflictError(f"There is a generation {name} already: expected a name that was never used.")
+    adapter_id = connection.scalar(select(adapters.c.id).where(adapters.c.sha256 == adapter)) if adapter else None
+    if adapter and adapter_id is None:
+        raise NotFoundError(f"There is no adapter {adapter[:12]} in this gallery: see precedent adapt --list.")
     statement = insert(generations).values(
         name=name,
         encoder_id=need_bound(connection).encoder_id,
+        adapter_id=adapter_id,
         backend=backend,
         manifest_sha256=manifest_sha256,
         last_key=last_key,
@@ -98,4 +108,5 @@ def _row(row: Row[Any]) -> GenerationRow:
         count=row.size,
         created_at=row.created_at,
         state="live" if row.id == row.generation_id else row.state,
+        adapter=row.adapter or "",
     )

@@ -50,6 +50,19 @@ class GenerationRow:
     count: int
     created_at: str
     state: Literal["live", "published", "rolled_back"]
+    adapter: str = ""  # SHA-256 of the metric head its vectors went through; "" for none
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRow:
+    """A metric head on file. ``report_json``: how it was learned and what it did to the test part."""
+
+    name: str
+    sha256: str
+    label: str
+    report_json: str
+    created_at: str
+    live: bool
 
 
 @dataclass(frozen=True, slots=True)
