@@ -169,83 +169,12 @@ class Deleted(Wire):
     deleted: list[str]
 
 
-# search
-
-
-class SearchForm(Asked):
-    """The fields of POST /v1/search. Exactly one of ``files``, ``case_id`` and ``text`` says what is asked."""
-
-    case_id: str = Field("", max_length=64, description="a case on file as the query")
-    text: str = Field("", max_length=4000, description="a sentence; needs an encoder with a text tower")
-    k: int = Field(10, ge=1, le=1000, description="how many hits")
-    filters: str = Field("", description='JSON, as {"modality": "CT", "body_part": ["CHEST", "ABDOMEN"]}')
-    rerank: bool = Field(False, description="reorder by the best matching slices")
-    same_patient: Literal["exclude", "include", "only"] = "exclude"
-    group: Literal["patient", "study", "none"] = "patient"
-    preview: bool = Field(False, description="keep the query's pixels in memory for half an hour, to be looked at")
-
-
-class MatchBody(Wire):
-    """Slices that met, counted from 0."""
-
-    query_slice: int
-    hit_slice: int
-    similarity: float
-    query_position_mm: float | None
-    hit_position_mm: float | None
-
-
-class HitBody(Wire):
-    rank: int
-    case_id: str
-    kind: Literal["image", "volume", "views"]
-    similarity: float = Field(description="cosine, -1 to 1")
-    percentile: float = Field(description="share (0 to 100) of random pairs of the gallery that are less similar")
-    labels: list[LabelBody]
-    report_excerpt: str
-    modality: str
-    study_uid: str
-    series_uid: str
-    matches: list[MatchBody]
-    thumbnail_url: str
-    viewer_url: str
-    source: str
-    attributes: AttributesBody
-
-
-class QueryBody(Wire):
-    """What the service understood of the query."""
-
-    kind: Literal["image", "volume", "views", "text"]
-    case_id: str | None
-    modality: str
-    body_part: str
-    slices: int
-    warnings: list[str]
-    patient_known: bool = Field(description="false: same-patient cases can't be told apart from others")
-    preview: str | None = Field(description="URL of the query's rendering, takes slice, window and size")
-
-
-class SearchAnswer(Wire):
-    hits: list[HitBody]
-    query: QueryBody
-    encoder: EncoderBody
-    generation: str
-    gallery_size: int
-    plan: str
-    candidates: int
-    exhaustive: bool
-    no_confident_match: bool = Field(description="no hit stands out from random pairs of the gallery")
-    took_ms: float
-    intended_use: str
+# gallery
 
 
 class EncoderBody(Wire):
     name: str
     fingerprint: str
-
-
-# gallery
 
 
 class FacetValue(Wire):
@@ -295,9 +224,6 @@ class RebuildList(Wire):
 
 class Health(Wire):
     status: Literal["ok"]
-
-
-SearchAnswer.model_rebuild()
 
 
 def form_body(model: type[BaseModel], *, files: str) -> dict[str, Any]:

@@ -17,16 +17,13 @@ from api.schemas import (
     CaseSummary,
     EncoderBody,
     FacetValue,
-    HitBody,
     LabelAsked,
     LabelBody,
-    MatchBody,
-    QueryBody,
-    SearchAnswer,
 )
+from api.search_schemas import CompositionBody, HitBody, MatchBody, PartsBody, QueryBody, SearchAnswer
 from retrieval.catalog.types import GalleryCounts
 from retrieval.filters import Filter, parse
-from retrieval.types import Attributes, Case, Hit, Label, SearchResult
+from retrieval.types import Attributes, Case, Composition, Hit, HitParts, Label, SearchResult
 
 EXCERPT_CHARACTERS = 280
 
@@ -209,7 +206,22 @@ def hit_body(hit: Hit) -> HitBody:
         viewer_url=viewer_url(case.case_id),
         source=case.attributes.source,
         attributes=attributes_body(case),
+        parts=None if hit.parts is None else parts_body(hit.parts),
     )
+
+
+def parts_body(parts: HitParts) -> PartsBody:
+    return PartsBody(
+        image_similarity=parts.image_similarity,
+        text_similarity=parts.text_similarity,
+        image_rank=parts.image_rank,
+        text_rank=parts.text_rank,
+        score=parts.score,
+    )
+
+
+def composition_body(composition: Composition) -> CompositionBody:
+    return CompositionBody(fusion=composition.fusion.value, text_weight=composition.text_weight, told=composition.told)
 
 
 def query_body(case: Case, warnings: Sequence[str], *, on_file: bool, preview: str | None) -> QueryBody:
@@ -242,6 +254,8 @@ def answer(result: SearchResult, query: QueryBody) -> SearchAnswer:
         candidates=result.candidates,
         exhaustive=result.exhaustive,
         no_confident_match=result.no_confident_match,
+        yardstick=result.yardstick.value,
+        composition=None if result.composition is None else composition_body(result.composition),
         took_ms=round(result.took_ms, 3),
         intended_use=INTENDED_USE,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,29 +14,31 @@ import numpy as np
 
 from retrieval.background import Background
 from retrieval.catalog import Binding, Catalog, Outcome
+from retrieval.composed import as_one_vector, check_rerank, composition_of, full_ranking, met_by, yardstick_of
 from retrieval.encoders import open_encoder
-from retrieval.encoders.base import Encoder, TextEncoder
-from retrieval.encoders.bound import open_bound
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.bound import bound_pooling, new_pooling, open_bound
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
+from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
 from retrieval.filters import Filter
-from retrieval.late import best_matches, max_similarity
+from retrieval.fusion import check_weight
+from retrieval.hits import hits_of
 from retrieval.live import LiveIndex
 from retrieval.privacy import Secret
-from retrieval.ranking import Ranked, search_grouped
+from retrieval.prompts import GENERAL
+from retrieval.ranking import search_grouped
 from retrieval.settings import Settings
 from retrieval.storage import storing
 from retrieval.types import (
     Case,
     EmbeddedCase,
     Embedding,
-    FrameRef,
+    Fusion,
     GalleryState,
     GroupBy,
-    Hit,
     Image,
     Keys,
-    Match,
     Query,
     SamePatient,
     SearchResult,
@@ -45,8 +47,7 @@ from retrieval.types import (
 
 MAX_K = 1000
 RERANK_CANDIDATES = 100
-MATCHES_PER_HIT = 5
-TEXT_ENCODER = "open_clip:hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
+TEXT_WEIGHT = 0.5  # share of a sentence beside an image, unless another is stated
 
 
 class Gallery:
@@ -63,6 +64,7 @@ class Gallery:
         self.fingerprint = gallery_fingerprint(encoder.card, pooling)
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
         self._background = Background()
+        self._general: UnitRows | None = None
 
     @classmethod
     def open(
@@ -71,7 +73,8 @@ class Gallery:
         """Open the gallery of a data directory (default: ``PRECEDENT_HOME`` or ``.precedent``).
 
         ``create`` makes an empty one when there is none. An existing gallery opens with the encoder it was made
-        with; raises FingerprintMismatch when that encoder has changed since, StoreError when there is no gallery.
+        with; raises FingerprintMismatch when that encoder has changed since, or when the settings state another
+        encoder or pooling; StoreError when there is no gallery.
         """
         settings = where if isinstance(where, Settings) else Settings(home=Path(where)) if where else Settings()
         if create:
@@ -83,8 +86,8 @@ class Gallery:
                 secret = Secret.open(settings.home / "secret.key", create=create and catalog.count() == 0)
             bound = catalog.binding()
             if encoder is None:
-                encoder = open_bound(bound.encoder, settings.encoder) if bound else open_encoder(settings.encoder)
-            pooling = Pooling.parse(bound.pooling) if bound else Pooling(settings.pooling, settings.max_slices)
+                encoder = open_bound(bound.encoder, settings) if bound else open_encoder(settings.encoder)
+            pooling = bound_pooling(bound.pooling, settings) if bound else new_pooling(settings)
             gallery = cls(settings, catalog, encoder, secret, pooling)
             gallery._check_or_bind(bound)
         except BaseException:
@@ -99,8 +102,9 @@ class Gallery:
             self.catalog.bind(Binding(self.fingerprint, card.spec, card.dim, self.pooling.spec, card_json))
         elif bound.fingerprint != self.fingerprint:
             fix = (
-                f"Open it with the encoder it was made with ({bound.encoder}), or index into a new data directory "
-                "with this encoder."
+                f"Open it with what it was made with (encoder {bound.encoder}, pooling {bound.pooling}), leaving out "
+                "other --encoder and --pooling, PRECEDENT_ENCODER, PRECEDENT_POOLING and PRECEDENT_MAX_SLICES; or index "
+                "into a new data directory."
             )
             raise FingerprintMismatch(bound.fingerprint, self.fingerprint, fix)
 
@@ -148,13 +152,13 @@ class Gallery:
 
     def embed_text(self, text: str) -> Embedding:
         """A sentence in the images' space. UsageError when the gallery's encoder has no text tower."""
-        if not isinstance(self.encoder, TextEncoder) or not self.encoder.card.text:
-            raise UsageError(
-                f"The encoder '{self.encoder.card.name}' has no text tower, so a sentence can't be searched. "
-                f"Index with an encoder that has one, such as {TEXT_ENCODER}."
-            )
-        rows = self.encoder.encode_text([text])
+        rows = text_encoder(self.encoder).encode_text([text])
         return Embedding(rows[0], rows, (0,))
+
+    def _general_sentences(self) -> UnitRows:
+        if self._general is None:
+            self._general = text_encoder(self.encoder).encode_text(GENERAL)
+        return self._general
 
     # asking
 
@@ -167,6 +171,20 @@ class Gallery:
         case = self.catalog.case(case_id)
         key, embedding = self.catalog.embedding(case_id)
         return Query(embedding, case.patient_key, key, case.frames, case.study_uid)
+
+    def text_query(self, text: str) -> Query:
+        """A sentence as a query. UsageError when the gallery's encoder has no text tower."""
+        return Query(self.embed_text(text), text_weight=1.0)
+
+    def with_text(self, query: Query, text: str, *, weight: float = TEXT_WEIGHT, fusion: Fusion = Fusion.SUM) -> Query:
+        """A query by image with a sentence beside it; patient, study and its own key stay what they are.
+
+        ``weight``: share of the sentence, 0 to 1. ``fusion``: one vector, the weighted sum of the two, or reciprocal
+        rank over the full exact rankings by each. UsageError for another weight or an encoder without a text tower.
+        """
+        check_weight(weight)
+        vector = self.embed_text(text).vector
+        return replace(query, text=vector, text_weight=weight, fusion=fusion)
 
     def similar_to(
         self,
@@ -198,20 +216,27 @@ class Gallery:
         of the query's own patient; ``group`` keeps the best hit per patient or study (cases of unknown patient or
         study each stand alone). ``rerank`` reorders the best candidates by their slices instead of their pooled
         vectors (mean over the query's slices of the best slice of the hit), and then ``similarity`` is that figure.
+
+        A query of image and text (``with_text``) obeys all of this. By reciprocal rank the order is that of its scores
+        over every case that may be returned, similarities are to the weighted sum all the same, and ``rerank`` is
+        refused.
         """
         if not 1 <= k <= MAX_K:
             raise UsageError(f"k must be from 1 to {MAX_K}, got {k}.")
+        check_rerank(query, rerank=rerank)
         started = time.perf_counter()
         snapshot = self._live.refresh()
         allowed, excluded = self._scope(query, filters, same_patient)
-        vector = query.embedding.vector[None, :]
+        asked = as_one_vector(query)
+        ranking = full_ranking(snapshot, query, allowed, excluded) if query.fusion is Fusion.RRF else None
         found = search_grouped(
-            lambda n: snapshot.search(vector, n, allowed, excluded),
+            ranking.search if ranking else lambda n: snapshot.search(asked.vector[None, :], n, allowed, excluded),
             lambda keys: self.catalog.groups(keys, group),
             max(k, RERANK_CANDIDATES) if rerank else k,
         )
-        background = self._background.of(self.catalog, len(snapshot))
-        hits = self._hits(query, found, k, background, rerank=rerank)
+        pairs = self._background.of(self.catalog, len(snapshot), query.text_weight, self._general_sentences)
+        met = met_by(snapshot, query, found.keys, ranking)
+        hits = hits_of(self.catalog, query, asked, found, k, pairs, met=met, rerank=rerank)
         return SearchResult(
             hits=hits,
             encoder=self.encoder.card.name,
@@ -221,8 +246,10 @@ class Gallery:
             plan=found.plan.name,
             candidates=found.plan.candidates,
             exhaustive=found.plan.exhaustive,
-            no_confident_match=not hits or not background.stands_out(hits[0].similarity),
+            no_confident_match=not any(pairs.stands_out(hit.similarity) for hit in hits),
             took_ms=(time.perf_counter() - started) * 1e3,
+            yardstick=yardstick_of(query),
+            composition=composition_of(query),
         )
 
     def _scope(self, query: Query, filters: Filter | None, same_patient: SamePatient) -> tuple[Keys | None, Keys]:
@@ -238,22 +265,6 @@ class Gallery:
             raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
         return (own if allowed is None else np.intersect1d(allowed, own)), itself
 
-    def _hits(self, query: Query, found: Ranked, k: int, background: Background, *, rerank: bool) -> tuple[Hit, ...]:
-        """The cases of the ranked keys. One deleted by another process since the index was read is left out."""
-        slices = self.catalog.slices(found.keys)
-        pairs = zip(found.keys.tolist(), found.similarities.tolist(), strict=True)
-        scored = [(key, similarity) for key, similarity in pairs if key in slices]
-        if rerank:
-            scored = [(key, max_similarity(query.embedding.slices, slices[key][0])) for key, _ in scored]
-            scored.sort(key=lambda pair: (-pair[1], pair[0]))
-        scored = scored[:k]
-        cases = self.catalog.cases(np.array([key for key, _ in scored], dtype=np.int64))
-        alive = [(key, similarity) for key, similarity in scored if key in cases]
-        return tuple(
-            Hit(rank, cases[key], score, background.percentile(score), _matches(query, cases[key], *slices[key]))
-            for rank, (key, score) in enumerate(alive, start=1)
-        )
-
     def state(self) -> GalleryState:
         """What is live now. Replays other processes' writes first."""
         live = self._live
@@ -267,22 +278,3 @@ class Gallery:
             delta=live.delta,
             damaged=live.damaged,
         )
-
-
-def _matches(query: Query, case: Case, rows: UnitRows, frames: tuple[int, ...]) -> tuple[Match, ...]:
-    """The best pairs of slices, numbered as in their cases."""
-    asked = query.embedding.slice_frames or range(len(query.embedding.slices))  # as the catalog stores it
-    return tuple(
-        Match(
-            asked[mine],
-            frames[theirs],
-            similarity,
-            _position(query.frames, asked[mine]),
-            _position(case.frames, frames[theirs]),
-        )
-        for mine, theirs, similarity in best_matches(query.embedding.slices, rows, top=MATCHES_PER_HIT)
-    )
-
-
-def _position(frames: tuple[FrameRef, ...], n: int) -> float | None:
-    return frames[n].position_mm if n < len(frames) else None

@@ -26,6 +26,7 @@ from retrieval.replay import VectorSource, replay
 from retrieval.types import Keys, Similarities, UnitRows
 
 NO_KEYS: Keys = np.empty(0, np.int64)
+SCORED = 8192  # vectors copied together when everything is scored
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,21 @@ class Snapshot:
         plans = [plan if len(part.index) else None for part, (_, _, plan) in zip(parts, answers, strict=True)]
         return keys, sims, combine(plans[0], plans[-1] if len(plans) > 1 else None)
 
+    def score(
+        self, queries: UnitRows, allowed: Keys | None = None, excluded: Keys = NO_KEYS
+    ) -> tuple[Keys, Similarities]:
+        """Everything that may be returned, ascending int64 [n], with its exact similarities, float32 [q, n].
+
+        Reads every such vector once, whatever the index; ``allowed`` and ``excluded`` as in ``search``.
+        """
+        parts = [_Part(self.delta, self.delta_dead)]
+        if self.base is not None:
+            parts.insert(0, _Part(self.base, self.base_dead))
+        scored = [part.score(queries, allowed, excluded) for part in parts]
+        keys = np.concatenate([found for found, _ in scored])
+        order = np.argsort(keys)
+        return keys[order], np.concatenate([sims for _, sims in scored], axis=1)[:, order]
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -79,6 +95,19 @@ class _Part:
 
     index: VectorIndex
     dead: Keys
+
+    def score(self, queries: UnitRows, allowed: Keys | None, excluded: Keys) -> tuple[Keys, Similarities]:
+        keys = self.index.keys()
+        if allowed is not None:
+            keys = keys[_member(keys, np.unique(allowed))]
+        keys = keys[~_member(keys, _union(self.dead, np.unique(excluded)))]
+        sims = np.empty((len(queries), len(keys)), np.float32)
+        for start in range(0, len(keys), SCORED):
+            block = slice(start, start + SCORED)
+            rows = self.index.vectors(keys[block])
+            for n, query in enumerate(queries):
+                sims[n, block] = scan.similarities(query, rows)
+        return keys, sims
 
     def search(
         self, queries: UnitRows, k: int, allowed: Keys | None, excluded: Keys

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.planner import Plan
-from retrieval.types import Keys, Similarities
+from retrieval.types import Keys
+
+Ordering = npt.NDArray[np.floating[Any]]  # [n], greater is better: similarities, or scores in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +20,11 @@ class Ranked:
     """Best first, no padding; ``plan`` is that of the last, widest search."""
 
     keys: Keys
-    similarities: Similarities
+    similarities: Ordering
     plan: Plan
 
 
-def group_hits(keys: Keys, similarities: Similarities, groups: Sequence[str], k: int) -> tuple[Keys, Similarities]:
+def group_hits(keys: Keys, similarities: Ordering, groups: Sequence[str], k: int) -> tuple[Keys, Ordering]:
     """The k best, keeping of each group only its best; ties by key.
 
     ``groups`` has the group of each key, in order; "" means unknown and never merges with another.
@@ -39,7 +43,7 @@ def group_hits(keys: Keys, similarities: Similarities, groups: Sequence[str], k:
 
 
 def search_grouped(
-    search: Callable[[int], tuple[Keys, Similarities, Plan]], groups_of: Callable[[Keys], Sequence[str]], k: int
+    search: Callable[[int], tuple[Keys, Ordering, Plan]], groups_of: Callable[[Keys], Sequence[str]], k: int
 ) -> Ranked:
     """The k best of distinct groups, fewer only when fewer exist.
 

@@ -151,15 +151,49 @@ class Match:
     hit_position_mm: float | None = None
 
 
+class Fusion(StrEnum):
+    """How an image and a sentence are asked together."""
+
+    SUM = "sum"  # one vector, the weighted sum of the two
+    RRF = "rrf"  # two full rankings, joined by reciprocal rank
+
+
+class Yardstick(StrEnum):
+    """Which random pairs a percentile counts: cosines of images and of sentences lie on different scales."""
+
+    CASES = "pairs of cases"
+    SENTENCES = "pairs of a general sentence and a case"
+    COMPOSED = "pairs of a case with a general sentence added and another case"
+
+
+@dataclass(frozen=True, slots=True)
+class HitParts:
+    """How a hit meets the image and the sentence of a composed query, as cosines.
+
+    With reciprocal rank also its places in the two full rankings, from 1 and counted in cases, and its ``score``.
+    """
+
+    image_similarity: float
+    text_similarity: float
+    image_rank: int | None = None
+    text_rank: int | None = None
+    score: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer. ``percentile``: share (0 to 100) of random pairs of the gallery that are less similar than this."""
+    """One answer. ``percentile``: share (0 to 100) of random pairs (``SearchResult.yardstick``) that are less similar.
+
+    ``similarity`` to a composed query is to the weighted sum of its parts, also where reciprocal rank made the order;
+    ``parts`` is set for such a query only.
+    """
 
     rank: int  # from 1
     case: Case
     similarity: float
     percentile: float
     matches: tuple[Match, ...] = ()
+    parts: HitParts | None = None
 
 
 class SamePatient(StrEnum):
@@ -179,8 +213,26 @@ class GroupBy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Composition:
+    """How image and sentence were put together. ``text_weight``: share of the sentence, 0 to 1."""
+
+    fusion: Fusion
+    text_weight: float
+
+    @property
+    def told(self) -> str:
+        """The same as a sentence."""
+        if self.fusion is Fusion.RRF:
+            return (
+                "Ordered by reciprocal rank over the full rankings by image and by text, the text counting "
+                f"{self.text_weight:.0%}."
+            )
+        return f"Image and text asked as one weighted sum, {self.text_weight:.0%} of it text."
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits with what is needed to trust and cite them."""
+    """Hits with what is needed to trust and cite them. ``composition``: of an image with a sentence, else None."""
 
     hits: tuple[Hit, ...]
     encoder: str
@@ -192,6 +244,8 @@ class SearchResult:
     exhaustive: bool
     no_confident_match: bool
     took_ms: float
+    yardstick: Yardstick = Yardstick.CASES
+    composition: Composition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +253,8 @@ class Query:
     """What is asked. ``patient_key`` and ``study_uid`` are what ``same_patient`` goes by, "" when unknown.
 
     ``key``: its own key when it is on file, so that it does not find itself. ``frames``: those of its case, for the
-    positions in matches.
+    positions in matches. ``text_weight``: how much of it is a sentence, 0 to 1. A sentence beside an image is ``text``,
+    a unit vector [dim]; a sentence alone is the ``embedding``. ``Gallery.text_query`` and ``with_text`` make both.
     """
 
     embedding: Embedding
@@ -207,6 +262,9 @@ class Query:
     key: int = 0
     frames: tuple[FrameRef, ...] = ()
     study_uid: str = ""
+    text: npt.NDArray[np.float32] | None = None
+    text_weight: float = 0.0
+    fusion: Fusion = Fusion.SUM
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from tests.studies import write_pictures, write_series
 
 HIT_FIELDS = {
     "rank", "case_id", "kind", "similarity", "percentile", "labels", "report_excerpt", "modality", "study_uid",
-    "series_uid", "matches", "thumbnail_url", "viewer_url", "source", "attributes",
+    "series_uid", "matches", "thumbnail_url", "viewer_url", "source", "attributes", "parts",
 }  # fmt: skip
 ANSWER_FIELDS = {
     "hits", "query", "encoder", "generation", "gallery_size", "plan", "candidates", "exhaustive", "no_confident_match",
-    "took_ms", "intended_use",
+    "took_ms", "intended_use", "yardstick", "composition",
 }  # fmt: skip
 
 
@@ -129,7 +129,10 @@ def test_filters_narrow(client: TestClient, seeded: Seeded) -> None:
     ("fields", "status", "word"),
     [
         ({"k": "3"}, 422, "exactly one"),
-        ({"case_id": "a", "text": "b"}, 422, "exactly one"),
+        ({"case_id": "a", "text_weight": "0.3"}, 422, "send both"),
+        ({"text": "b", "fusion": "rrf"}, 422, "send both"),
+        ({"case_id": "a", "text": "b", "text_weight": "1.5"}, 422, "text_weight"),
+        ({"case_id": "a", "text": "b", "fusion": "max"}, 422, "fusion"),
         ({"text": "a nodule"}, 422, "text tower"),
         ({"case_id": "nosuchcase000000"}, 404, "nosuchcase000000"),
         ({"case_id": "a", "k": "0"}, 422, "k:"),

@@ -1,7 +1,9 @@
-"""Asking: by files, by a case on file, by a sentence."""
+"""Asking: by files, by a case on file, by a sentence, by an image and a sentence."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,14 +13,15 @@ from api.forms import Form, ReaderForm
 from api.imaging import View
 from api.problems import Problem, responses
 from api.routes.parameters import CaseId, Count, Filters, view_of
-from api.schemas import QueryBody, SearchAnswer, SearchForm, form_body
+from api.schemas import form_body
+from api.search_schemas import QueryBody, SearchAnswer, SearchForm
 from api.service import Service
 from api.viewing import query_png
 from api.wire import answer, filter_of, image_url, query_body, text_query_body
 from indexer.query import QueryCase, read_query
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
-from retrieval.types import GroupBy, Query, SamePatient
+from retrieval.types import Fusion, GroupBy, Query, SamePatient
 
 router = APIRouter(prefix="/v1", tags=["search"])
 FILES = "one DICOM, NIfTI, MHA, NRRD, PNG, JPEG, ... file; a zip; or several files of one series"
@@ -31,7 +34,7 @@ FILES = "one DICOM, NIfTI, MHA, NRRD, PNG, JPEG, ... file; a zip; or several fil
     responses=responses(400, 404, 408, 409, 413, 415, 507),
 )
 def search(form: ReaderForm) -> SearchAnswer:
-    """The most similar cases to an image, a series, a case on file or a sentence."""
+    """The most similar cases to an image, a series, a case on file, a sentence, or an image and a sentence."""
     service = form.caller.service
     asked = form.fields(SearchForm)
     filters = filter_of(asked.filters)
@@ -49,13 +52,20 @@ def search(form: ReaderForm) -> SearchAnswer:
 
 
 def _query(service: Service, form: Form, asked: SearchForm) -> tuple[Query, QueryBody]:
-    ways = [bool(form.upload.files), bool(asked.case_id), bool(asked.text)]
-    if sum(ways) != 1:
-        raise Problem(422, "Send exactly one of files, case_id and text: that is what is searched for.")
-    if asked.case_id:
-        return _stored(service.gallery, asked.case_id)
+    image = bool(form.upload.files) or bool(asked.case_id)
+    if (form.upload.files and asked.case_id) or not (image or asked.text):
+        raise Problem(422, "Send exactly one of files and case_id, or text, or text beside one of them.")
+    if not (image and asked.text) and asked.model_fields_set & {"text_weight", "fusion"}:
+        raise Problem(422, "text_weight and fusion put an image and a text together: send both, or neither of these.")
+    if not image:
+        return _worded(service, lambda: service.gallery.text_query(asked.text)), text_query_body()
+    query, told = _stored(service.gallery, asked.case_id) if asked.case_id else _sent(service, form, asked)
     if asked.text:
-        return _sentence(service, asked.text)
+        query = _worded(service, partial(_with_text, service.gallery, query, asked))
+    return query, told
+
+
+def _sent(service: Service, form: Form, asked: SearchForm) -> tuple[Query, QueryBody]:
     with service.heavy.slot():
         read = read_query(service.gallery, service.sandbox, [file.path for file in form.upload.files])
     preview = _keep(service, read) if asked.preview else None
@@ -68,10 +78,15 @@ def _stored(gallery: Gallery, case_id: str) -> tuple[Query, QueryBody]:
     return gallery.query_of(case_id), told
 
 
-def _sentence(service: Service, text: str) -> tuple[Query, QueryBody]:
+def _with_text(gallery: Gallery, query: Query, asked: SearchForm) -> Query:
+    return gallery.with_text(query, asked.text, weight=asked.text_weight, fusion=Fusion(asked.fusion))
+
+
+def _worded(service: Service, make: Callable[[], Query]) -> Query:
+    """A query with a text in it; an encoder without a text tower makes it a request that is not valid."""
     try:
         with service.heavy.slot():
-            return Query(service.gallery.embed_text(text)), text_query_body()
+            return make()
     except UsageError as error:
         raise Problem(422, str(error)) from error
 

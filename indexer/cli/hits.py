@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from indexer.cli.console import out
-from retrieval.types import Hit, SearchResult
+from retrieval.types import Composition, Hit, HitParts, SearchResult
 
 EXCERPT = 240  # characters of a report
 
@@ -24,7 +24,27 @@ def result_json(result: SearchResult, warnings: tuple[str, ...]) -> dict[str, An
         "exhaustive": result.exhaustive,
         "no_confident_match": result.no_confident_match,
         "took_ms": round(result.took_ms, 3),
+        "yardstick": result.yardstick.value,
+        "composition": _composition_json(result.composition),
         "warnings": list(warnings),
+    }
+
+
+def _composition_json(composition: Composition | None) -> dict[str, Any] | None:
+    if composition is None:
+        return None
+    return {"fusion": composition.fusion.value, "text_weight": composition.text_weight}
+
+
+def _parts_json(parts: HitParts | None) -> dict[str, Any] | None:
+    if parts is None:
+        return None
+    return {
+        "image_similarity": round(parts.image_similarity, 6),
+        "text_similarity": round(parts.text_similarity, 6),
+        "image_rank": parts.image_rank,
+        "text_rank": parts.text_rank,
+        "score": parts.score,
     }
 
 
@@ -53,6 +73,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
             }
             for match in hit.matches
         ],
+        "parts": _parts_json(hit.parts),
     }
 
 
@@ -73,11 +94,20 @@ def print_result(result: SearchResult) -> None:
     console.print(table)
     if result.no_confident_match:
         console.print("No confident match: the best of these is no closer than random pairs of this gallery often are.")
+    if result.composition is not None:
+        console.print(f"{result.composition.told} Similarities: to both as one; to the image + to the text.")
     how = "every candidate scored" if result.exhaustive else "approximate"
     console.print(
-        f"In brackets: share of random pairs of this gallery that are less similar. {result.gallery_size:,} cases, "
-        f"{result.plan} ({how}), {result.took_ms:.1f} ms, {result.fingerprint}.",
+        f"In brackets: share of random {result.yardstick} of this gallery that are less similar. "
+        f"{result.gallery_size:,} cases, {result.plan} ({how}), {result.took_ms:.1f} ms, {result.fingerprint}.",
     )
+
+
+def _parts_words(parts: HitParts | None) -> str:
+    if parts is None:
+        return ""
+    places = f" #{parts.image_rank}+#{parts.text_rank}" if parts.score is not None else ""
+    return f" {parts.image_similarity:.3f}+{parts.text_similarity:.3f}{places}"
 
 
 def _row(hit: Hit) -> tuple[str, ...]:
@@ -86,7 +116,7 @@ def _row(hit: Hit) -> tuple[str, ...]:
     facts = (case.attributes.modality, case.attributes.body_part, case.kind.value, slices, case.attributes.source)
     return (
         str(hit.rank),
-        f"{hit.similarity:.3f} ({hit.percentile:.1f} %)",
+        f"{hit.similarity:.3f} ({hit.percentile:.1f} %){_parts_words(hit.parts)}",
         case.case_id,
         " ".join(fact for fact in facts if fact),
         ", ".join(f"{label.name}: {label.value}" for label in case.labels),

@@ -1,4 +1,4 @@
-"""``precedent search``: the cases most like a file, a case on file or a sentence."""
+"""``precedent search``: the cases most like a file, a case on file, a sentence, or an image and a sentence."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from indexer.sandbox import Sandbox
 from indexer.workers import worker_count
 from retrieval.errors import UsageError
 from retrieval.filters import parse_text
-from retrieval.gallery import Gallery
-from retrieval.types import GroupBy, Query, SamePatient
+from retrieval.gallery import TEXT_WEIGHT, Gallery
+from retrieval.types import Fusion, GroupBy, Query, SamePatient
 
 
 def search(
     what: Annotated[
         list[str] | None, typer.Argument(help="A file, the files or folder of a series, a zip, or a case id.")
     ] = None,
-    text: Annotated[str, typer.Option(help="A sentence to search with; needs an encoder with a text tower.")] = "",
+    text: Annotated[
+        str, typer.Option(help="A sentence, alone or beside a file or case; needs an encoder with a text tower.")
+    ] = "",
+    text_weight: Annotated[
+        float | None, typer.Option(help=f"Share of the sentence beside an image, 0 to 1 (default {TEXT_WEIGHT}).")
+    ] = None,
+    fusion: Annotated[
+        Fusion | None, typer.Option(help="Image and sentence as one weighted sum (default), or reciprocal rank.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="How many hits.")] = 10,
     where: Annotated[str, typer.Option("--filter", help='Such as "modality=CT,age>=40"; see docs/cli.md.')] = "",
     same_patient: Annotated[SamePatient, typer.Option(help="Cases of the query's own patient.")] = SamePatient.EXCLUDE,
@@ -33,11 +41,16 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the most similar cases on file. The query's own patient is left out unless you say otherwise."""
-    if bool(what) == bool(text):
-        raise UsageError("Expected either a file, folder or case id, or --text with a sentence.")
+    if not what and not text:
+        raise UsageError("Expected either a file, folder or case id, or --text with a sentence, or both.")
+    if not (what and text) and (text_weight is not None or fusion is not None):
+        raise UsageError("--text-weight and --fusion put an image and a sentence together: give a file and --text.")
     filters = parse_text(where) if where else None
     with Gallery.open(settings_of(home)) as gallery:
-        query, warnings = _text(gallery, text) if text else _case_or_files(gallery, what or [])
+        query, warnings = _case_or_files(gallery, what) if what else (gallery.text_query(text), ())
+        if what and text:
+            weight = TEXT_WEIGHT if text_weight is None else text_weight
+            query = gallery.with_text(query, text, weight=weight, fusion=fusion or Fusion.SUM)
         result = gallery.search(query, k=k, filters=filters, same_patient=same_patient, group=group, rerank=rerank)
     for warning in warnings:
         err().print(f"warning: {warning}", markup=False)
@@ -45,10 +58,6 @@ def search(
         print_json(result_json(result, warnings))
     else:
         print_result(result)
-
-
-def _text(gallery: Gallery, text: str) -> tuple[Query, tuple[str, ...]]:
-    return Query(gallery.embed_text(text)), ()
 
 
 def _case_or_files(gallery: Gallery, what: list[str]) -> tuple[Query, tuple[str, ...]]:
