@@ -13,23 +13,35 @@ from indexer.drafts import Draft, draft_of, without_files
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Scan, Source
+from indexer.volumes import chosen_images, embed_volume
 from indexer.walk import walk
+from retrieval.encoders.base import VolumeEncoder
+from retrieval.encoders.pooling import choose_slices
 from retrieval.errors import LimitExceeded, NotFoundError, RejectedInput, UsageError
 from retrieval.gallery import Gallery
-from retrieval.types import Case, Image, Query
+from retrieval.types import Case, Embedding, Image, Query
 
 
 @dataclass(frozen=True, slots=True)
 class QueryCase:
     """A query made of files. ``images``: the frames that were embedded, in order. ``warnings``: sentences to show.
 
-    ``case`` has a key when the very same is on file.
+    ``numbers``: which slice of the query each of the images is. ``case`` has a key when the very same is on file.
     """
 
     query: Query
     case: Case
     images: tuple[Image, ...]
+    numbers: tuple[int, ...]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    draft: Draft
+    embedding: Embedding
+    images: tuple[Image, ...]
+    numbers: tuple[int, ...]
 
 
 def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> QueryCase:
@@ -45,26 +57,38 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     plans = _plans(scans, Limits.of(gallery.settings))
     if not plans:
         raise _why_none(scans, rejections)
-    draft, images = _largest(gallery, sandbox, plans)
-    embedding = replace(gallery.embed(images), slice_frames=draft.chosen)
+    read = _largest(gallery, sandbox, plans)
+    draft = read.draft
     case = _known(gallery, draft.case)
     near = case if case.key else _sharing(gallery, draft)
     case = replace(case, patient_key=near.patient_key or case.patient_key)
     key = case.key if case.patient_key else near.key  # a part of a series may find it where its patient is included
-    query = Query(embedding, case.patient_key, key, draft.case.frames, draft.case.study_uid)
-    return QueryCase(query, case, tuple(images), _warnings(draft.case.warnings, plans, rejections))
+    query = Query(read.embedding, case.patient_key, key, draft.case.frames, draft.case.study_uid)
+    warnings = _warnings(draft.case.warnings, plans, rejections)
+    return QueryCase(query, case, read.images, read.numbers, warnings)
 
 
-def _largest(gallery: Gallery, sandbox: Sandbox, plans: Sequence[CasePlan]) -> tuple[Draft, list[Image]]:
-    """The case with the most frames that decodes, and its frames; the first reason when none does."""
+def _largest(gallery: Gallery, sandbox: Sandbox, plans: Sequence[CasePlan]) -> _Embedded:
+    """The case with the most frames that can be embedded; the first reason when none can."""
     reason: RejectedInput | None = None
     for plan in sorted(plans, key=lambda p: (-len(p.frames), p.case_id)):
-        draft = draft_of(plan, None, "", gallery.secret, gallery.pooling.max_slices)
+        draft = draft_of(plan, None, "", gallery.secret, gallery.most_frames)
         try:
-            return _decoded(sandbox, draft)
+            return _embedded(gallery, sandbox, draft)
         except RejectedInput as error:
             reason = reason or error
     raise reason or NotFoundError("No image to search with.")
+
+
+def _embedded(gallery: Gallery, sandbox: Sandbox, draft: Draft) -> _Embedded:
+    """Frame by frame, or as a volume: whichever the gallery's encoder takes."""
+    encoder, pooling = gallery.encoder, gallery.pooling
+    if isinstance(encoder, VolumeEncoder):
+        volume = embed_volume(sandbox, encoder, pooling, draft, gallery.settings.volume_memory_mb << 20)
+        numbers = choose_slices(len(volume.images), pooling.max_slices)
+        return _Embedded(volume.draft, volume.embedding, chosen_images(volume.images, numbers), numbers)
+    draft, images = _decoded(sandbox, draft)
+    return _Embedded(draft, replace(gallery.embed(images), slice_frames=draft.chosen), tuple(images), draft.chosen)
 
 
 def _decoded(sandbox: Sandbox, draft: Draft) -> tuple[Draft, list[Image]]:
