@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from indexer.assemble import CasePlan, assemble, group_key
 from indexer.drafts import Draft, draft_of, without_files
@@ -20,6 +21,8 @@ from retrieval.encoders.pooling import choose_slices
 from retrieval.errors import LimitExceeded, NotFoundError, RejectedInput, UsageError
 from retrieval.gallery import Gallery
 from retrieval.types import Case, Embedding, Image, Query
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,8 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     file already is recognised, so that it does not find itself; one that shares files with it is of its patient.
     RejectedInput when there is no image in them.
     """
-    if not paths:
-        raise UsageError("Nothing to search with: expected at least one file.")
-    scans, rejections = _sorted(sandbox.scan(walk(paths)))
-    plans = _plans(scans, Limits.of(gallery.settings))
-    if not plans:
-        raise _why_none(scans, rejections)
-    read = _largest(gallery, sandbox, plans)
+    plans, rejections = _planned(gallery, sandbox, paths)
+    read = _largest(gallery, plans, lambda draft: _embedded(gallery, sandbox, draft))
     draft = read.draft
     case = _known(gallery, draft.case)
     near = case if case.key else _sharing(gallery, draft)
@@ -68,13 +66,30 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     return QueryCase(query, case, read.images, read.numbers, warnings)
 
 
-def _largest(gallery: Gallery, sandbox: Sandbox, plans: Sequence[CasePlan]) -> _Embedded:
-    """The case with the most frames that can be embedded; the first reason when none can."""
+def frames_of(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> tuple[Image, ...]:
+    """The frames that ``read_query`` would embed one by one, decoded and in order; nothing is encoded."""
+    plans, _ = _planned(gallery, sandbox, paths)
+    return tuple(_largest(gallery, plans, lambda draft: _decoded(sandbox, draft))[1])
+
+
+def _planned(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> tuple[list[CasePlan], list[Rejection]]:
+    """The cases that the paths hold, at least one, and the files that could not be read."""
+    if not paths:
+        raise UsageError("Nothing to search with: expected at least one file.")
+    scans, rejections = _sorted(sandbox.scan(walk(paths)))
+    plans = _plans(scans, Limits.of(gallery.settings))
+    if not plans:
+        raise _why_none(scans, rejections)
+    return plans, rejections
+
+
+def _largest(gallery: Gallery, plans: Sequence[CasePlan], use: Callable[[Draft], T]) -> T:
+    """What ``use`` makes of the case with the most frames that it does not refuse; the first reason when of none."""
     reason: RejectedInput | None = None
     for plan in sorted(plans, key=lambda p: (-len(p.frames), p.case_id)):
         draft = draft_of(plan, None, "", gallery.secret, gallery.most_frames)
         try:
-            return _embedded(gallery, sandbox, draft)
+            return use(draft)
         except RejectedInput as error:
             reason = reason or error
     raise reason or NotFoundError("No image to search with.")
