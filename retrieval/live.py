@@ -22,7 +22,8 @@ from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.exact import ExactIndex
 from retrieval.indexes.rows import Rows
 from retrieval.planner import OVERFETCH, Plan, combine
-from retrieval.replay import VectorSource, replay
+from retrieval.replay import VectorSource, live_space, replay
+from retrieval.space import Space
 from retrieval.types import Keys, Similarities, UnitRows
 
 NO_KEYS: Keys = np.empty(0, np.int64)
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 class Snapshot:
     """One state of the gallery's vectors; never changes. ``base``: the generation's index, or None.
 
+    ``space``: where base and delta lie and queries must be placed. It belongs to ``heads.generation``, also when that
+    is damaged and all vectors are in the delta.
+
     ``base_dead`` and ``delta_dead``: deleted keys that are still in there, sorted. ``tombstone``: the last one applied.
     ``stamp``: of the generation's files, from before they were checked.
     """
@@ -45,6 +49,7 @@ class Snapshot:
     base_dead: Keys
     delta_dead: Keys
     tombstone: int
+    space: Space
     damaged: str = ""
     stamp: tuple[tuple[str, int, int, int], ...] = ()
 
@@ -127,6 +132,9 @@ class _Part:
 class LiveIndex:
     """Keeps a snapshot in step with the catalog. ``home`` is the data directory; safe to use from several threads.
 
+    ``dim`` and ``fingerprint`` are of the stored vectors. Where the live generation has a metric head, base and delta
+    hold what it makes of them, and the snapshot says so: both are named by one row and change in one assignment.
+
     A generation that is damaged, missing or of another encoder is never served, nor one whose files were touched since
     it was opened: its vectors are read from SQL into memory instead, and ``damaged`` says what was wrong.
     """
@@ -134,11 +142,9 @@ class LiveIndex:
     def __init__(self, source: VectorSource, home: Path, dim: int, fingerprint: str) -> None:
         self._source = source
         self._root = generations_folder(home)
-        self._dim = dim
-        self._fingerprint = fingerprint
+        self._stored = Space(fingerprint, dim)
         self._refreshing = threading.Lock()
-        empty = ExactIndex(Rows.empty(dim))
-        self._snapshot = Snapshot(Heads(), None, empty, NO_KEYS, NO_KEYS, 0)
+        self._snapshot = _nothing(self._stored)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -189,7 +195,7 @@ class LiveIndex:
             old = self._start(heads)
         delta = old.delta
         after, upto = old.heads.last_key, heads.last_key
-        for keys, vectors in replay(self._source, self._dim, after, upto):
+        for keys, vectors in replay(self._source, self._stored, old.space, after, upto):
             delta = delta.extended(keys, vectors, reserve=upto - after)
         numbers, dead = self._source.tombstones(old.tombstone)
         return replace(
@@ -203,18 +209,18 @@ class LiveIndex:
 
     def _start(self, heads: Heads) -> Snapshot:
         """The state a generation was published in, or nothing at all: the rest is replayed from there."""
-        empty = ExactIndex(Rows.empty(self._dim))
-        nothing = Snapshot(Heads(), None, empty, NO_KEYS, NO_KEYS, 0)
+        space = live_space(self._source, self._stored, heads)
+        nothing = _nothing(space)
         if not heads.generation:
             return nothing
         before = stamp(self._root, heads.generation)
         try:
             manifest, index = open_generation(self._root, heads.generation, heads.manifest_sha256)
             facts = manifest.facts
-            if (facts.fingerprint, facts.dim) != (self._fingerprint, self._dim):
+            if (facts.fingerprint, facts.dim) != (space.fingerprint, space.dim):
                 raise CorruptIndex(
                     f"Generation {manifest.name} was built for {facts.fingerprint} (dim {facts.dim}), the gallery is "
-                    f"bound to {self._fingerprint} (dim {self._dim}): rebuild the index."
+                    f"bound to {space.fingerprint} (dim {space.dim}): rebuild the index."
                 )
         except StoreError as error:
             _log.warning("The index is not served, its vectors are read from the database instead. %s", error)
@@ -226,6 +232,10 @@ class LiveIndex:
             tombstone=facts.last_tombstone,
             stamp=before,
         )
+
+
+def _nothing(space: Space) -> Snapshot:
+    return Snapshot(Heads(), None, ExactIndex(Rows.empty(space.dim)), NO_KEYS, NO_KEYS, 0, space)
 
 
 def _present(index: VectorIndex, already: Keys, dead: Keys) -> Keys:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from retrieval.catalog import Catalog
-from retrieval.catalog.types import Binding, GenerationRow
+from retrieval.catalog.types import GenerationRow
 from retrieval.errors import FingerprintMismatch, NotFoundError, UsageError
 from retrieval.generations import check_generation, generations_folder, open_generation, publishing, sweep, write
 from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
 from retrieval.manifest import Facts, Manifest
-from retrieval.replay import replay
+from retrieval.replay import live_space, replay
+from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 
 MIN_RECALL = 0.99
@@ -24,13 +26,22 @@ Progress = Callable[[int], None]
 
 
 def publish(
-    catalog: Catalog, home: Path, backend: str, *, keep_previous: bool = True, progress: Progress | None = None
+    catalog: Catalog,
+    home: Path,
+    backend: str,
+    *,
+    keep_previous: bool = True,
+    progress: Progress | None = None,
+    adapter: str | None = None,
 ) -> Manifest:
     """Build an index of everything in SQL, check it and make it live. Searches go on meanwhile.
 
     ``backend``: ``exact``, ``faiss`` or with options ``faiss:IVF256,SQfp16,nprobe=32``. ``progress`` is told how many
     vectors have been read. Memory stays bounded by what the backend keeps (nothing for ``exact``, its codes for
     ``faiss``). ``keep_previous=False`` leaves nothing to roll back to, and so no vector deleted since on disk.
+
+    ``adapter``: hash of the metric head on file to send the vectors through, "" for none, None for the one that is
+    live: the head and the generation go live in one commit.
 
     Raises UsageError for an unknown backend, an empty gallery or an index that misses the recall bound; ConflictError
     when another process publishes; StorageFull. Whatever it raises, the live generation stays as it was.
@@ -42,16 +53,26 @@ def publish(
         raise UsageError("This gallery has no cases yet, so there is no index to build: index some first.")
     with publishing(root):
         heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
+        if adapter is not None:
+            heads = replace(heads, adapter=adapter)
+        stored = Space(binding.fingerprint, binding.dim)
+        space = live_space(catalog, stored, heads)
 
         def fill(directory: Path) -> Facts:
-            index = kind.build(directory, _read(catalog, binding.dim, heads.last_key, progress), binding.dim, options)
-            _check_recall(index, catalog)
-            return _facts(index, binding, heads)
+            index = kind.build(directory, _read(catalog, stored, space, heads.last_key, progress), space.dim, options)
+            _check_recall(index, space.place(catalog.sample(_PROBES)))
+            return _facts(index, space, heads)
 
         manifest = write(root, fill)
         open_generation(root, manifest.name, manifest.sha256)  # what is on disk now, not what was meant
         catalog.publish_generation(
-            manifest.name, manifest.sha256, heads.last_key, heads.last_tombstone, backend, manifest.facts.count
+            manifest.name,
+            manifest.sha256,
+            heads.last_key,
+            heads.last_tombstone,
+            backend,
+            manifest.facts.count,
+            heads.adapter,
         )
         _forget(catalog, root, keep_previous)
     return manifest
@@ -59,6 +80,8 @@ def publish(
 
 def rollback(catalog: Catalog, home: Path) -> GenerationRow:
     """Make the previous generation live again, once it has been checked. What came since is replayed from SQL.
+
+    Its metric head, or none, comes back with it.
 
     NotFoundError when there is none, CorruptIndex when it is damaged; then the live one stays.
     """
@@ -69,9 +92,12 @@ def rollback(catalog: Catalog, home: Path) -> GenerationRow:
             raise NotFoundError("There is no earlier generation to go back to: it was never published or was dropped.")
         manifest = check_generation(root, previous.name, previous.manifest_sha256)
         binding = catalog.binding()
-        if binding is not None and manifest.facts.fingerprint != binding.fingerprint:
-            fix = "Build a new generation with precedent rebuild."
-            raise FingerprintMismatch(binding.fingerprint, manifest.facts.fingerprint, fix)
+        if binding is not None:
+            head = catalog.head(previous.adapter) if previous.adapter else None
+            space = Space(binding.fingerprint, binding.dim).adapted(head)
+            if manifest.facts.fingerprint != space.fingerprint:
+                fix = "Build a new generation with precedent rebuild."
+                raise FingerprintMismatch(space.fingerprint, manifest.facts.fingerprint, fix)
         return catalog.rollback_generation()
 
 
@@ -87,10 +113,10 @@ def measure_recall(index: VectorIndex, queries: UnitRows, k: int = RECALL_AT) ->
     return float(share.mean())
 
 
-def _check_recall(index: VectorIndex, catalog: Catalog) -> None:
+def _check_recall(index: VectorIndex, probes: UnitRows) -> None:
     if index.exhaustive:
         return
-    recall = measure_recall(index, catalog.sample(_PROBES))
+    recall = measure_recall(index, probes)
     if recall < MIN_RECALL:
         raise UsageError(
             f"The index {index.name}:{index.options} finds {recall:.3f} of the true {RECALL_AT} nearest neighbours, at "
@@ -98,21 +124,23 @@ def _check_recall(index: VectorIndex, catalog: Catalog) -> None:
         )
 
 
-def _read(catalog: Catalog, dim: int, upto: int, progress: Progress | None) -> Iterator[tuple[Keys, UnitRows]]:
+def _read(
+    catalog: Catalog, stored: Space, space: Space, upto: int, progress: Progress | None
+) -> Iterator[tuple[Keys, UnitRows]]:
     done = 0
-    for keys, vectors in replay(catalog, dim, 0, upto):
+    for keys, vectors in replay(catalog, stored, space, 0, upto):
         yield keys, vectors
         done += len(keys)
         if progress:
             progress(done)
 
 
-def _facts(index: VectorIndex, binding: Binding, heads: Heads) -> Facts:
+def _facts(index: VectorIndex, space: Space, heads: Heads) -> Facts:
     return Facts(
         backend=index.name,
         options=index.options,
         dim=index.dim,
-        fingerprint=binding.fingerprint,
+        fingerprint=space.fingerprint,
         count=len(index),
         last_key=heads.last_key,
         last_tombstone=heads.last_tombstone,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from retrieval.adapters.head import MetricHead
 from retrieval.errors import StoreError, UsageError
 from retrieval.heads import Heads
 from retrieval.indexes.rows import check_unit_rows
+from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 
 
@@ -24,17 +26,26 @@ class VectorSource(Protocol):
         """Sequence numbers and the keys they delete, for every number > after, ascending."""
         ...
 
+    def head(self, sha256: str) -> MetricHead:
+        """The metric head of that hash; StoreError or NotFoundError when it is damaged or gone."""
+        ...
 
-def replay(source: VectorSource, dim: int, after: int, upto: int) -> Iterator[tuple[Keys, UnitRows]]:
-    """``source.vectors``, each row checked. StoreError when the database holds one that can't be used."""
+
+def live_space(source: VectorSource, stored: Space, heads: Heads) -> Space:
+    """The space of the live generation that ``heads`` names, over that of the stored vectors."""
+    return stored.adapted(source.head(heads.adapter) if heads.adapter else None)
+
+
+def replay(source: VectorSource, stored: Space, space: Space, after: int, upto: int) -> Iterator[tuple[Keys, UnitRows]]:
+    """``source.vectors`` placed in ``space``, each row checked. StoreError when the database holds one that is unfit."""
     if after >= upto:
         return
     for keys, vectors in source.vectors(after, upto):
         try:
-            checked = check_unit_rows(vectors, dim)
+            checked = check_unit_rows(vectors, stored.dim)
         except UsageError as error:
             raise StoreError(
                 f"A vector with a key from {keys[0]} to {keys[-1]} is damaged in the database: run precedent verify "
                 f"--repair. {error}"
             ) from error
-        yield keys, checked
+        yield keys, space.place(checked)

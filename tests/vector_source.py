@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.adapters.head import MetricHead
+from retrieval.errors import NotFoundError
 from retrieval.heads import Heads
 from retrieval.manifest import Manifest
 from retrieval.types import Keys, UnitRows
@@ -70,6 +72,9 @@ class SqliteVectors:
             after = rows[-1][0]
             vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), -1)
             yield np.array([row[0] for row in rows], np.int64), vectors
+
+    def head(self, sha256: str) -> MetricHead:
+        raise NotFoundError(f"There is no adapter {sha256} here.")
 
     def tombstones(self, after: int) -> tuple[Keys, Keys]:
         with closing(self._open()) as database:

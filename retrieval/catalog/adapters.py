@@ -63,8 +63,8 @@ def head(connection: Connection, sha256: str) -> MetricHead:
         return MetricHead.parse(bytes(row.head), sha256)
     except StoreError as error:
         raise StoreError(
-            f"The adapter '{row.name}' can't be used. {error} Go back to the vectors of the encoder with precedent adapt "
-            "--use none, or restore the database from your backup."
+            f"The adapter '{row.name}' can't be used. {error} Go back to the vectors of the encoder with "
+            "precedent adapt --use none, or restore the database from your backup."
         ) from error
 
 
