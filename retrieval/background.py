@@ -21,6 +21,7 @@ import numpy as np
 
 from retrieval.errors import UsageError
 from retrieval.fusion import compose
+from retrieval.space import Space
 from retrieval.types import Similarities, UnitRows
 
 SAMPLE = 400  # vectors; about 80,000 pairs, so a percentile is good to well under one point
@@ -34,6 +35,17 @@ class Samples(Protocol):
     def sample(self, n: int) -> UnitRows:
         """At most n stored vectors, the same ones for the same content."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Samples of a source, in the space that searches happen in."""
+
+    source: Samples
+    space: Space
+
+    def sample(self, n: int) -> UnitRows:
+        return self.space.place(self.source.sample(n))
 
 
 @dataclass(frozen=True, slots=True)

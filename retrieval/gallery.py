@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from retrieval.background import Background
+from retrieval.background import Background, Placed, RandomPairs
 from retrieval.catalog import Binding, Catalog, Outcome
 from retrieval.composed import as_one_vector, check_rerank, composition_of, full_ranking, met_by, yardstick_of
 from retrieval.encoders import open_encoder
@@ -24,11 +24,12 @@ from retrieval.errors import FingerprintMismatch, UsageError
 from retrieval.filters import Filter
 from retrieval.fusion import check_weight
 from retrieval.hits import hits_of
-from retrieval.live import LiveIndex
+from retrieval.live import LiveIndex, Snapshot
 from retrieval.privacy import Secret
 from retrieval.prompts import GENERAL
 from retrieval.ranking import search_grouped
 from retrieval.settings import Settings
+from retrieval.space import Space, placed
 from retrieval.storage import storing
 from retrieval.types import (
     Case,
@@ -51,7 +52,11 @@ TEXT_WEIGHT = 0.5  # share of a sentence beside an image, unless another is stat
 
 
 class Gallery:
-    """Cases that can be asked for their likes. Bound to one encoder for life; safe to use from several threads."""
+    """Cases that can be asked for their likes. Bound to one encoder for life; safe to use from several threads.
+
+    ``fingerprint`` is that of the stored vectors. Searches happen in the space of the live generation, which an adapter
+    may have changed: ``space()`` and the answers state its fingerprint. Embeddings and queries are always as stored.
+    """
 
     def __init__(
         self, settings: Settings, catalog: Catalog, encoder: Encoder, secret: Secret, pooling: Pooling
@@ -63,7 +68,7 @@ class Gallery:
         self.pooling = pooling
         self.fingerprint = gallery_fingerprint(encoder.card, pooling)
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
-        self._background = Background()
+        self._backgrounds: dict[str, Background] = {}  # by the fingerprint of the space
         self._general: UnitRows | None = None
 
     @classmethod
@@ -123,7 +128,7 @@ class Gallery:
     def warm_up(self) -> None:
         """Do now what the first search would wait for: check and open the index, and run the encoder once."""
         snapshot = self._live.refresh()
-        self._background.of(self.catalog, len(snapshot))
+        self._random_pairs(snapshot)
         self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
 
     def __len__(self) -> int:
@@ -226,6 +231,7 @@ class Gallery:
         check_rerank(query, rerank=rerank)
         started = time.perf_counter()
         snapshot = self._live.refresh()
+        query = placed(query, snapshot.space)
         allowed, excluded = self._scope(query, filters, same_patient)
         asked = as_one_vector(query)
         ranking = full_ranking(snapshot, query, allowed, excluded) if query.fusion is Fusion.RRF else None
@@ -234,13 +240,13 @@ class Gallery:
             lambda keys: self.catalog.groups(keys, group),
             max(k, RERANK_CANDIDATES) if rerank else k,
         )
-        pairs = self._background.of(self.catalog, len(snapshot), query.text_weight, self._general_sentences)
+        pairs = self._random_pairs(snapshot, query.text_weight)
         met = met_by(snapshot, query, found.keys, ranking)
-        hits = hits_of(self.catalog, query, asked, found, k, pairs, met=met, rerank=rerank)
+        hits = hits_of(self.catalog, query, asked, found, k, pairs, snapshot.space, met=met, rerank=rerank)
         return SearchResult(
             hits=hits,
             encoder=self.encoder.card.name,
-            fingerprint=self.fingerprint,
+            fingerprint=snapshot.space.fingerprint,
             generation=snapshot.generation,
             gallery_size=len(snapshot),
             plan=found.plan.name,
@@ -251,6 +257,15 @@ class Gallery:
             yardstick=yardstick_of(query),
             composition=composition_of(query),
         )
+
+    def space(self) -> Space:
+        """Where searches happen now: the stored vectors' own space or that of the live adapter."""
+        return self._live.refresh().space
+
+    def _random_pairs(self, snapshot: Snapshot, text_weight: float = 0.0) -> RandomPairs:
+        space = snapshot.space
+        background = self._backgrounds.setdefault(space.fingerprint, Background())
+        return background.of(Placed(self.catalog, space), len(snapshot), text_weight, self._general_sentences)
 
     def _scope(self, query: Query, filters: Filter | None, same_patient: SamePatient) -> tuple[Keys | None, Keys]:
         """(allowed keys or None for all, excluded keys), both sorted."""
@@ -267,14 +282,15 @@ class Gallery:
 
     def state(self) -> GalleryState:
         """What is live now. Replays other processes' writes first."""
-        live = self._live
+        now = self._live.refresh()
         return GalleryState(
-            size=len(live.refresh()),
+            size=len(now),
             encoder=self.encoder.card.name,
-            fingerprint=self.fingerprint,
+            fingerprint=now.space.fingerprint,
             pooling=self.pooling.spec,
-            dim=self.encoder.card.dim,
-            generation=live.generation,
-            delta=live.delta,
-            damaged=live.damaged,
+            dim=now.space.dim,
+            generation=now.generation,
+            delta=len(now.delta) - len(now.delta_dead),
+            damaged=now.damaged,
+            adapted=now.space.head is not None,
         )

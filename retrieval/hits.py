@@ -11,6 +11,7 @@ from retrieval.catalog import Catalog
 from retrieval.composed import Met
 from retrieval.late import best_matches, max_similarity
 from retrieval.ranking import Ranked
+from retrieval.space import Space
 from retrieval.types import Case, Embedding, FrameRef, Hit, Match, Query, UnitRows
 
 MATCHES_PER_HIT = 5
@@ -23,13 +24,15 @@ def hits_of(
     found: Ranked,
     k: int,
     pairs: RandomPairs,
+    space: Space,
     *,
     met: Mapping[int, Met],
     rerank: bool,
 ) -> tuple[Hit, ...]:
     """The k best cases of the ranked keys. One deleted by another process since the index was read is left out.
 
-    ``asked``: the query as one vector. ``met``: how each case meets the parts of a composed query; empty for others.
+    ``asked``: the query as one vector of ``space``, in which the stored slices are placed. ``met``: how each case meets
+    the parts of a composed query; empty for others.
     """
     slices = catalog.slices(found.keys)
     scored = [
@@ -38,7 +41,7 @@ def hits_of(
         if key in slices
     ]
     if rerank:
-        scored = [(key, max_similarity(asked.slices, slices[key][0])) for key, _ in scored]
+        scored = [(key, max_similarity(asked.slices, space.place(slices[key][0]))) for key, _ in scored]
         scored.sort(key=lambda pair: (-pair[1], pair[0]))
     scored = scored[:k]
     cases = catalog.cases(np.array([key for key, _ in scored], dtype=np.int64))
@@ -49,7 +52,7 @@ def hits_of(
             cases[key],
             score,
             pairs.percentile(score),
-            _matches(query, asked, cases[key], *slices[key]),
+            _matches(query, asked, cases[key], space.place(slices[key][0]), slices[key][1]),
             met[key].parts if key in met else None,
         )
         for rank, (key, score) in enumerate(alive, start=1)

@@ -37,7 +37,7 @@ def live_space(source: VectorSource, stored: Space, heads: Heads) -> Space:
 
 
 def replay(source: VectorSource, stored: Space, space: Space, after: int, upto: int) -> Iterator[tuple[Keys, UnitRows]]:
-    """``source.vectors`` placed in ``space``, each row checked. StoreError when the database holds one that is unfit."""
+    """``source.vectors`` placed in ``space``, each row checked. StoreError when the database holds an unfit one."""
     if after >= upto:
         return
     for keys, vectors in source.vectors(after, upto):

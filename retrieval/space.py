@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from retrieval.adapters.head import MetricHead
-from retrieval.errors import FingerprintMismatch
-from retrieval.types import Embedding, UnitRows
+from retrieval.errors import FingerprintMismatch, UsageError
+from retrieval.types import Embedding, Query, UnitRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,18 @@ class Space:
         if self.head is None:
             return stored
         return replace(stored, vector=self.place(stored.vector[None, :])[0], slices=self.place(stored.slices))
+
+
+def placed(query: Query, space: Space) -> Query:
+    """A query in the space that is searched. UsageError for a sentence, alone or beside an image, in an adapted one.
+
+    A head is learned on vectors of images; sentences lie apart from these, and what it makes of them means nothing.
+    """
+    if space.head is None:
+        return query
+    if query.text is not None or query.text_weight > 0:
+        raise UsageError(
+            f"This gallery is searched through an adapter ({space.fingerprint}), which was learned on images: a "
+            "sentence has no place there. Search by image alone, or go back to the encoder with precedent adapt --use none."
+        )
+    return replace(query, embedding=space.embedding(query.embedding))

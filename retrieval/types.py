@@ -269,7 +269,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class GalleryState:
-    """What a gallery is now. ``damaged``: "" or the sentence that says what is wrong with its generation."""
+    """What a gallery is now. ``damaged``: "" or the sentence that says what is wrong with its generation.
+
+    ``fingerprint`` and ``dim`` are of the vectors that are searched; ``adapted``: they went through a metric head.
+    """
 
     size: int
     encoder: str
@@ -279,3 +282,4 @@ class GalleryState:
     generation: str
     delta: int  # vectors since the generation, searched exactly
     damaged: str
+    adapted: bool = False
