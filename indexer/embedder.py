@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -173,9 +173,10 @@ class Embedder:
         if not frames:
             return Finished(case.draft, None, refused)
         draft = without_files(case.draft, frozenset(case.failed)) if case.failed else case.draft
+        shown = frames[len(frames) // 2]
         rows = np.stack([frame.row for frame in frames if frame.row is not None])
         embedded = EmbeddedCase(
-            case=_as_decoded(draft.case, frames),
+            case=as_decoded(draft.case, [frame.digest for frame in frames], shown.shape, shown.spacing),
             embedding=Embedding(pool(rows, self._pooling), rows, draft.chosen),
             files=draft.files,
             thumbnail=next((frame.thumbnail for frame in frames if frame.thumbnail), b""),
@@ -183,13 +184,14 @@ class Embedder:
         return Finished(draft, embedded, refused, tuple(frame.image for frame in frames if frame.image))
 
 
-def _as_decoded(case: Case, frames: list[_Arrived]) -> Case:
-    """The case with what only its pixels tell: their digest, and the size they are shown at."""
-    shown = frames[len(frames) // 2]
+def as_decoded(
+    case: Case, digests: Sequence[bytes], shape: tuple[int, ...], spacing: tuple[float, float] | None
+) -> Case:
+    """The case with what only its pixels tell: the digest of its frames, and the size and spacing they are shown at."""
     return replace(
         case,
-        pixel_sha256=hashlib.sha256(b"".join(frame.digest for frame in frames)).hexdigest(),
-        rows=shown.shape[0],
-        columns=shown.shape[1],
-        spacing=shown.spacing or case.spacing,
+        pixel_sha256=hashlib.sha256(b"".join(digests)).hexdigest(),
+        rows=shape[0],
+        columns=shape[1],
+        spacing=spacing or case.spacing,
     )

@@ -44,10 +44,10 @@ class Upload:
         sealed = seal(Source(path), KEPT, self._kept.gallery.secret)
         size = path.stat().st_size
         files = tuple(replace(file, bytes=size, sealed_path=sealed) for file in embedded.files)
-        frames = tuple(
-            replace(case.frames[n], file=0, frame=number) for number, n in enumerate(embedded.embedding.slice_frames)
-        )
-        embedding = replace(embedded.embedding, slice_frames=tuple(range(len(frames))))
+        number = {n: kept for kept, n in enumerate(finished.draft.chosen)}
+        frames = tuple(replace(case.frames[n], file=0, frame=kept) for n, kept in number.items())
+        rows = tuple(number[n] for n in embedded.embedding.slice_frames)
+        embedding = replace(embedded.embedding, slice_frames=rows)
         return replace(embedded, case=replace(case, frames=frames), embedding=embedding, files=files)
 
     def settle(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from indexer.assemble import CasePlan, assemble, group_key
 from indexer.drafts import Describer, Draft, draft_of
-from indexer.embedder import Embedder, Finished
+from indexer.embedder import Finished
 from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
 from indexer.limits import Limits
 from indexer.renewal import relocate, renew, with_stored
@@ -25,6 +25,7 @@ from indexer.report import CaseStatus, FileStatus, Report
 from indexer.sandbox import Sandbox
 from indexer.sources import Rejection, Scan, Source
 from indexer.spool import Spool
+from indexer.volume_embedder import embedder_of
 from indexer.walk import walk
 from indexer.writer import Writer
 from retrieval.catalog import Outcome
@@ -139,7 +140,7 @@ class _Run:
             yield self._draft(plan, reported)
 
     def _draft(self, plan: CasePlan, reported: tuple[Source, ...]) -> Draft:
-        slices = self._gallery.pooling.max_slices
+        slices = self._gallery.most_frames
         return draft_of(plan, self._options.labels, self._options.source, self._gallery.secret, slices, reported)
 
     def _fresh(self, drafts: Iterator[Draft]) -> Generator[Draft]:
@@ -170,7 +171,7 @@ class _Run:
 
     def _embed(self, drafts: Iterator[Draft]) -> None:
         keep = self._options.keep
-        embedder = Embedder(self._sandbox, self._gallery.encoder, self._gallery.pooling, keep_images=keep is not None)
+        embedder = embedder_of(self._gallery, self._sandbox, keep_images=keep is not None)
         with (
             Writer(self._gallery, self._committed, replace=self._options.replace) as writer,
             closing(embedder.run(drafts)) as cases,

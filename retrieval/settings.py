@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(200.0, gt=0, description="largest single frame")
     max_frames: int = Field(20000, ge=1, description="most frames of one file or series")
     max_voxels_million: float = Field(600.0, gt=0, description="largest volume")
+    volume_memory_mb: int = Field(
+        4096, ge=64, description="most memory for one volume, as read and resampled, that is embedded as a whole"
+    )
     max_slices: int = Field(
         256, ge=1, description="most slices embedded of one volume, evenly spaced; part of the fingerprint"
     )

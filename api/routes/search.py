@@ -92,8 +92,7 @@ def _worded(service: Service, make: Callable[[], Query]) -> Query:
 
 
 def _keep(service: Service, read: QueryCase) -> str:
-    numbers = read.query.embedding.slice_frames or tuple(range(len(read.images)))
-    return f"/v1/queries/{service.previews.keep(read.images, numbers)}/image"
+    return f"/v1/queries/{service.previews.keep(read.images, read.numbers)}/image"
 
 
 @router.get("/cases/{case_id}/similar", response_model=SearchAnswer, responses=responses(400, 404))

@@ -104,12 +104,11 @@ class TextEncoder(Encoder, Protocol):
 class VolumeRows:
     """What a 3D encoder makes of a volume: a row for each patch, and which slices the patch lies in.
 
-    ``features``: float32 [patches, dim], finite, as the network gives them (not of length 1: pooling comes first).
-    ``middles``: the slice nearest each patch's centre. ``spans``: its first and last slice, both covered. Slices are
-    numbered from 0 as in the volume.
+    ``rows``: [patches, dim], pooled as the rows of slices are. ``middles``: the slice nearest each patch's centre.
+    ``spans``: its first and last slice, both covered. Slices are numbered from 0 as in the volume.
     """
 
-    features: npt.NDArray[np.float32]
+    rows: UnitRows
     middles: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
 

@@ -45,7 +45,8 @@ class Patches:
 
 def patches_of(volume: Volume, recipe: VolumeRecipe) -> tuple[Patches, Sampling]:
     """The volume turned, resampled and ready to be cut. RejectedInput for what the recipe was not made for."""
-    check_suits(volume, recipe)
+    check_modality(volume.modality, recipe)
+    _check_values(volume, recipe)
     grid = sampling(volume.geometry, recipe)
     ranges = recipe.ranges
     if recipe.percentiles:
@@ -54,15 +55,18 @@ def patches_of(volume: Volume, recipe: VolumeRecipe) -> tuple[Patches, Sampling]
     return Patches(voxels, ranges, starts_of(grid.shape, recipe), recipe), grid
 
 
-def check_suits(volume: Volume, recipe: VolumeRecipe) -> None:
-    """RejectedInput unless the volume is grey, of a modality the recipe names, and CT in Hounsfield units."""
-    modality = volume.modality.upper()
+def check_modality(modality: str, recipe: VolumeRecipe) -> None:
+    """RejectedInput for a modality that is known and that the recipe was not made for."""
+    if modality and modality.upper() not in recipe.modalities:
+        wanted = " or ".join(recipe.modalities)
+        raise RejectedInput("embed", f"This encoder takes volumes of {wanted}, got one of {modality.upper()}.")
+
+
+def _check_values(volume: Volume, recipe: VolumeRecipe) -> None:
+    """RejectedInput unless the volume is grey and, taken for CT, can be in Hounsfield units."""
     if volume.voxels.ndim != 3:
         raise RejectedInput("embed", "Expected a grey volume, got one in colour.")
-    if modality and modality not in recipe.modalities:
-        wanted = " or ".join(recipe.modalities)
-        raise RejectedInput("embed", f"This encoder takes volumes of {wanted}, got one of {modality}.")
-    taken_for = (modality,) if modality else recipe.modalities
+    taken_for = (volume.modality.upper(),) if volume.modality else recipe.modalities
     if "CT" in taken_for and not recipe.percentiles and volume.voxels.dtype.kind == "u":
         raise RejectedInput(
             "embed", "Expected Hounsfield units, got values that can't be negative: is a rescale missing?"

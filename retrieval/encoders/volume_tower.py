@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders.base import EncoderCard, VolumeRows
+from retrieval.encoders.base import EncoderCard, VolumeRows, unit_rows
 from retrieval.encoders.patches import patches_of, slices_of
 from retrieval.encoders.recipe import Recipe
 from retrieval.encoders.volume import Volume
@@ -58,18 +58,14 @@ class VolumeTower:
             np.concatenate(rows), tuple(middle for middle, _ in places), tuple(span for _, span in places)
         )
 
-    def _run(self, batch: Rows) -> Rows:
-        rows = np.ascontiguousarray(self._forward(batch), dtype=np.float32)
+    def _run(self, batch: Rows) -> UnitRows:
+        rows = np.asarray(self._forward(batch))
         if rows.shape != (len(batch), self._card.dim):
             raise UsageError(
                 f"The network of '{self._card.name}' gives an array of shape {rows.shape} for {len(batch)} patches, "
                 f"its card says {self._card.dim} numbers each: correct the card."
             )
-        if not np.isfinite(rows).all():
-            raise RejectedInput(
-                "embed", "The encoder gave NaN or infinity: check its weights and the ranges it expects."
-            )
-        return rows
+        return unit_rows(rows)
 
 
 def frame_recipe(volume: VolumeRecipe) -> Recipe:
