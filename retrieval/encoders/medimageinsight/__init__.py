@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.encoders.base import KnownEncoder
+from retrieval.encoders.recipes import named_recipe
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from retrieval.encoders.medimageinsight.encoder import MedImageInsight
 
+_ENDPOINT = "jpeg-512-q75-v1"
 _NEEDS = "its weights: download the published folder (MIT licence) and name it in place of FOLDER"
 
 
@@ -25,10 +27,18 @@ def known() -> Sequence[KnownEncoder]:
     """The published model in both its preparations. Whether FOLDER holds it, only opening it can tell."""
     from retrieval.encoders.medimageinsight.config import PUBLISHED
 
-    recipe = PUBLISHED.recipe
-    return tuple(
-        KnownEncoder(f"medimageinsight:FOLDER{suffix}", PUBLISHED.dim, recipe, "MIT", _NEEDS, text=True, notes=notes)
-        for suffix, notes in (("", ""), ("?recipe=jpeg-512-q75-v1", "prepared as the vendor's endpoint does"))
+    own, endpoint = PUBLISHED.recipe, named_recipe(PUBLISHED.recipe, _ENDPOINT)
+    return (
+        KnownEncoder("medimageinsight:FOLDER", PUBLISHED.dim, own, "MIT", _NEEDS, text=True),
+        KnownEncoder(
+            f"medimageinsight:FOLDER?recipe={_ENDPOINT}",
+            PUBLISHED.dim,
+            endpoint,
+            "MIT",
+            _NEEDS,
+            text=True,
+            notes="prepared as the vendor's own endpoint does",
+        ),
     )
 
 
