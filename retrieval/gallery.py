@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -129,7 +130,13 @@ class Gallery:
         """Do now what the first search would wait for: check and open the index, and run the encoder once."""
         snapshot = self._live.refresh()
         self._random_pairs(snapshot)
-        self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
+        if self.encoder.card.volume is None:
+            self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
+
+    @property
+    def most_frames(self) -> int:
+        """How many frames of a case are decoded to embed it: ``max_slices``, or all for an encoder of volumes."""
+        return self.pooling.max_slices if self.encoder.card.volume is None else sys.maxsize
 
     def __len__(self) -> int:
         """Cases on file, those of other processes included."""
