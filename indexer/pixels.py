@@ -5,6 +5,7 @@ Rescaling is done once and only here (``rescale`` or ``apply_lut``), so that no 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -52,10 +53,34 @@ def rescale(stored: Pixels, slope: float = 1.0, intercept: float = 0.0) -> Pixel
     if slope == 1.0 and intercept == 0.0:
         return narrow(stored)
     if stored.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer():
-        whole = stored.astype(np.int64) * int(slope) + int(intercept)
-        if whole.size and whole.min() >= -(2**24) and whole.max() <= 2**24:
-            return narrow(whole)
+        whole = _whole(stored, int(slope), int(intercept))
+        if whole is not None:
+            return whole
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def _whole(stored: Pixels, slope: int, intercept: int) -> Pixels | None:
+    """Integers times ``slope`` plus ``intercept``, as ``narrow`` would have it; None past 2**24 or without pixels.
+
+    The ends tell the type beforehand, so that every value is touched once and never widened. On the way it may wrap
+    around: what is known to fit at the end is right at the end.
+    """
+    if not stored.size:
+        return None
+    low, high = sorted(int(end) * slope + intercept for end in (stored.min(), stored.max()))
+    if low < -(2**24) or high > 2**24:
+        return None
+    fitting = (np.int16, np.uint16, np.int32)
+    kind = next(kind for kind in fitting if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    factor, offset = (np.array(whole).astype(kind) for whole in (slope, intercept))
+    values = stored.astype(kind)
+    if slope == -1:
+        np.subtract(offset, values, out=values)
+    else:
+        if slope != 1:
+            values *= factor
+        values += offset
+    return values.astype(np.float32) if kind is np.int32 else values
 
 
 def apply_lut(stored: Pixels, first: int, table: npt.NDArray[np.uint16]) -> Pixels:
@@ -67,11 +92,10 @@ def apply_lut(stored: Pixels, first: int, table: npt.NDArray[np.uint16]) -> Pixe
 def mirror(values: Pixels, total: float) -> Pixels:
     """``total - values``: MONOCHROME1 turned so that more is brighter. ``total``: the range's ends, summed."""
     if values.dtype.kind in "iu" and float(total).is_integer():
-        wide = np.int32 if values.itemsize <= 2 and abs(total) < 2**30 else np.int64
-        turned = int(total) - values.astype(wide)
-        if values.dtype == np.uint8 and turned.size and turned.min() >= 0 and turned.max() <= 255:
-            return turned.astype(np.uint8)
-        return narrow(turned)
+        turned = _whole(values, -1, int(total))
+        if turned is not None:
+            fits = values.dtype == np.uint8 and turned.min() >= 0 and turned.max() <= 255
+            return turned.astype(np.uint8) if fits else turned
     return (total - values.astype(np.float64)).astype(np.float32)
 
 
@@ -175,7 +199,7 @@ def to_display(image: Image, window: tuple[float, float] | None = None) -> npt.N
 
 def _range(pixels: Pixels) -> tuple[float, float]:
     """The 0.5 and 99.5 percentiles, of a regular sample of a large frame; all of it where the sample is flat."""
-    stride = max(1, int((pixels.size / _SAMPLES) ** 0.5))
+    stride = max(1, math.ceil((pixels.size / _SAMPLES) ** 0.5))
     for values in (pixels[::stride, ::stride], pixels):
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         if finite.size:
@@ -191,7 +215,9 @@ def _stretch(pixels: Pixels, low: float, high: float) -> npt.NDArray[np.uint8]:
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
     shown = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low)) + np.float32(0.5)
-    return _bytes(np.nan_to_num(shown, nan=0.0, posinf=255.0, neginf=0.0))
+    if pixels.dtype.kind == "f":
+        shown = np.nan_to_num(shown, nan=0.0, posinf=255.0, neginf=0.0)
+    return _bytes(shown)
 
 
 def thumbnail(image: Image, side: int = 256) -> bytes:

@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import dcmwrite
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 from pydicom.sequence import Sequence
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from indexer.limits import Limits
 from indexer.readers.base import HEAD_BYTES
 from indexer.readers.dicom import DicomReader
+from indexer.readers.dicom.codecs import PixelFormat, decode
 from indexer.sources import Scan, Source
 from retrieval.errors import RejectedInput
 from retrieval.types import Image
@@ -378,3 +382,43 @@ def test_a_gzipped_file_reads_as_the_file(tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:-9])
     with pytest.raises(RejectedInput, match="truncated"):
         reader.scan(Source(packed), limits)
+
+
+@given(
+    bits=st.sampled_from([(8, 8), (8, 5), (16, 16), (16, 12), (16, 1), (32, 32), (32, 20)]),
+    signed=st.booleans(),
+    big_endian=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_uncompressed_values_are_those_pydicom_finds(
+    bits: tuple[int, int], signed: bool, big_endian: bool, seed: int
+) -> None:
+    """Also where the bits that are not stored hold something."""
+    allocated, stored = bits
+    syntax = "1.2.840.10008.1.2.2" if big_endian else "1.2.840.10008.1.2.1"
+    data = np.random.default_rng(seed).bytes(3 * 4 * allocated // 8)
+    form = PixelFormat("PixelData", 1, 3, 4, 1, allocated, stored, signed, "MONOCHROME2", 0)
+    pixels, photometric = decode(data, syntax, form)
+    expected = get_decoder(UID(syntax)).as_array(
+        data, raw=True, rows=3, columns=4, samples_per_pixel=1, photometric_interpretation="MONOCHROME2",
+        bits_allocated=allocated, bits_stored=stored, pixel_representation=int(signed), planar_configuration=0,
+        number_of_frames=1, pixel_keyword="PixelData", pixel_vr="OB",
+    )[0]  # fmt: skip
+    assert photometric == "MONOCHROME2"
+    assert pixels.dtype.isnative and pixels.dtype.itemsize == allocated // 8
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_file_read_after_its_scan_is_read_as_it_is_now(tmp_path: Path) -> None:
+    """The header that the scan has parsed serves the read, unless the file was written to in between."""
+    path = tmp_path / "a.dcm"
+    first, second = np.arange(12, dtype=np.uint16).reshape(3, 4), np.arange(20, dtype=np.uint16).reshape(5, 4)
+    reader, limits = DicomReader(), Limits()
+    save(dataset(first, sop_class=SC, modality="OT"), path)
+    reader.scan(Source(path), limits)
+    ((_, image),) = reader.read(Source(path), None, limits)
+    np.testing.assert_array_equal(image.pixels, first)
+    reader.scan(Source(path), limits)
+    save(dataset(second, sop_class=SC, modality="OT"), path)
+    ((_, image),) = reader.read(Source(path), None, limits)
+    np.testing.assert_array_equal(image.pixels, second)

@@ -27,6 +27,7 @@ from indexer.readers.dicom.frames import FrameBytes, format_of
 from indexer.readers.dicom.geometry import frame_groups, planes_of, spacing_of
 from indexer.readers.dicom.meaning import meaning, rescale_of
 from indexer.readers.dicom.mosaic import COUNT_TAG, CSA_TAG, Mosaic, is_mosaic, mosaic_of
+from indexer.readers.dicom.recent import Recent
 from indexer.readers.dicom.structure import Structure, looks_like_dicom, walk
 from indexer.readers.dicom.words import IMAGE_TYPES
 from indexer.sources import Plane, Scan, Source
@@ -68,6 +69,8 @@ _NOT_PICTURES = (
     "Raw Data",
     "Fiducials",
 )
+_REMEMBERED = 64  # headers that a scan has parsed and a read, soon after, need not
+_REMEMBERED_BYTES = 64 << 10  # of a header; larger ones are parsed again
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -99,6 +102,9 @@ class DicomReader:
 
     format = "dicom"
 
+    def __init__(self) -> None:
+        self._recent: Recent[_Opened] = Recent(_REMEMBERED)
+
     def can_read(self, head: bytes, name: str) -> bool:
         return looks_like_dicom(head)
 
@@ -107,6 +113,8 @@ class DicomReader:
         with open_unpacked(source, limits) as file:
             structure, header = _read_header(file, limits)
             opened = None if (kind := _pictureless(structure, header)) else _open(structure, header, limits)
+            if opened is not None and structure.stream is file and len(structure.kept) <= _REMEMBERED_BYTES:
+                self._recent.put(file, opened)
         with values.quiet():
             attributes = opened.attributes if opened else attributes_of(header)
             scan = _scan_of(source, header, attributes, *digest(source, limits))
@@ -127,10 +135,8 @@ class DicomReader:
     def read(self, source: Source, frames: Sequence[int] | None, limits: Limits) -> Iterator[tuple[int, Image]]:
         """Decode the frames asked for. Raises RejectedInput (stage "decode" once the header is through)."""
         with open_unpacked(source, limits) as file:
-            structure, header = _read_header(file, limits)
-            if kind := _pictureless(structure, header):
-                raise RejectedInput("decode", f"No pixels: this is a {kind}, not an image.")
-            opened = _open(structure, header, limits)
+            opened = self._recent.get(file)
+            opened = replace(opened, frames=opened.frames.of(file)) if opened else _opened(file, limits)
             wanted = range(opened.count) if frames is None else frames
             for index in wanted:
                 if not 0 <= index < opened.count:
@@ -185,6 +191,13 @@ def _pictureless(structure: Structure, header: Dataset) -> str:
     if "Image Storage" in known:
         raise RejectedInput("scan", f"This {known} file has no pixel data: it was stripped or cut short.")
     return known or "DICOM object without pixel data"
+
+
+def _opened(file: BinaryIO, limits: Limits) -> _Opened:
+    structure, header = _read_header(file, limits)
+    if kind := _pictureless(structure, header):
+        raise RejectedInput("decode", f"No pixels: this is a {kind}, not an image.")
+    return _open(structure, header, limits)
 
 
 def _open(structure: Structure, header: Dataset, limits: Limits) -> _Opened:

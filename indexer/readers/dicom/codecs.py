@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
+from indexer.readers.dicom.structure import BIG_ENDIAN
 from indexer.readers.dicom.values import quiet, uid_name
 from retrieval.errors import RejectedInput
 from retrieval.types import Pixels
@@ -100,6 +101,8 @@ def decode(coded: bytes, syntax: str, form: PixelFormat) -> tuple[Pixels, str]:
     ``coded`` is the frame alone: native bytes, or its codestream. Raises RejectedInput when it does not decode.
     """
     if syntax in NATIVE:
+        if form.samples == 1 and form.keyword == "PixelData" and form.bits_allocated in (8, 16, 32):
+            return _grey(coded, form, ">" if syntax == BIG_ENDIAN else "<"), form.photometric
         return _run(coded, EXPLICIT if syntax == ENCAPSULATED_NATIVE else syntax, form, "")
     size = coded_size(coded, syntax)
     if size is not None:
@@ -107,6 +110,18 @@ def decode(coded: bytes, syntax: str, form: PixelFormat) -> tuple[Pixels, str]:
         if syntax == JPEG_EXTENDED and size.precision > 8:
             return _gdcm_12_bit(coded, form, size), form.photometric
     return _run(encapsulate([coded], has_bot=False), syntax, form, PLUGINS[syntax])
+
+
+def _grey(data: bytes, form: PixelFormat, order: str) -> Pixels:
+    """Uncompressed whole numbers (PS3.5 8.1.1). Bits past those stored may hold anything (once overlays): they are
+    cleared, or made the sign."""
+    bits = form.bits_allocated
+    if len(data) * 8 < form.frame_bits:
+        raise RejectedInput("decode", "The pixel data is cut short.")
+    stored = np.frombuffer(data, f"{order}{'i' if form.signed else 'u'}{bits // 8}", form.rows * form.columns)
+    pixels = stored.astype(stored.dtype.newbyteorder("="), copy=False).reshape(form.rows, form.columns)
+    unused = bits - form.bits_stored
+    return pixels << unused >> unused if unused else pixels
 
 
 def _run(data: bytes, syntax: str, form: PixelFormat, plugin: str) -> tuple[Pixels, str]:

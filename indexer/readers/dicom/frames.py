@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from typing import BinaryIO, Self
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -92,6 +94,12 @@ class FrameBytes:
             self._check_length(limits)
         else:
             self._spans = self._group(list(self._pixels.fragments or ()))
+
+    def of(self, stream: BinaryIO) -> Self:
+        """The same frames, of the same file opened anew."""
+        other = copy.copy(self)
+        other._structure = replace(self._structure, stream=stream)
+        return other
 
     def decode(self, index: int) -> tuple[Pixels, str]:
         """Stored values of the 0-based frame and their photometric interpretation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 from pydicom import config
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 _MALFORMED = (
@@ -38,10 +40,19 @@ def quiet() -> Iterator[None]:
 
 def value(header: Dataset, keyword: str) -> Any:
     """The element's value, or None."""
+    tag = _tag(keyword)
+    if tag not in header:
+        return None
     try:
-        return header.get(keyword)
+        return header[tag].value
     except _MALFORMED:
         return None
+
+
+@functools.cache
+def _tag(keyword: str) -> BaseTag:
+    """Of a keyword of the standard: looking it up by name for each value takes longer than reading the value."""
+    return Tag(keyword)
 
 
 def texts(header: Dataset, keyword: str) -> tuple[str, ...]:
