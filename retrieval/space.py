@@ -59,6 +59,7 @@ def placed(query: Query, space: Space) -> Query:
     if query.text is not None or query.text_weight > 0:
         raise UsageError(
             f"This gallery is searched through an adapter ({space.fingerprint}), which was learned on images: a "
-            "sentence has no place there. Search by image alone, or go back to the encoder with precedent adapt --use none."
+            "sentence has no place there. Search by image alone, or go back to the encoder with precedent adapt "
+            "--use none."
         )
     return replace(query, embedding=space.embedding(query.embedding))

@@ -94,7 +94,7 @@ def test_a_sound_gallery_has_no_findings(catalog: Catalog, home: Path) -> None:
     report = verify(catalog, home)
     assert report.ok, report.findings
     assert report.vectors == COUNT + 10
-    assert len({check.name for check in report.checks}) == len(report.checks) == 17
+    assert len({check.name for check in report.checks}) == len(report.checks) == 18
     before = sorted(path.name for path in generations_folder(home).iterdir())
     assert verify(catalog, home, repair=True) == report
     assert sorted(path.name for path in generations_folder(home).iterdir()) == before

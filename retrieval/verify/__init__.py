@@ -12,6 +12,8 @@ from retrieval.catalog.vectors import Bound, bound_encoder
 from retrieval.generations import generations_folder, publishing
 from retrieval.heads import Heads
 from retrieval.schema import embeddings, slices
+from retrieval.space import Space
+from retrieval.verify import adapters as verify_adapters
 from retrieval.verify import catalog as verify_catalog
 from retrieval.verify.index import Comparison, Opened, damaged_previous, foreign_to, open_live, stale, strangers
 from retrieval.verify.repair import repair as repair_findings
@@ -65,9 +67,15 @@ def _verified(catalog: Catalog, home: Path) -> VerifyReport:
             bound = bound_encoder(connection)
         heads = catalog.heads()
         opened = open_live(generations_folder(home), heads)
-        checks = _catalog_checks(catalog, bound)
-        streamed, vectors = _vector_checks(catalog, bound, opened)
-        return VerifyReport((*checks, *streamed, *_generation_checks(catalog, home, bound, heads, opened)), vectors)
+        space = verify_adapters.live_space(catalog, bound, heads)
+        checks = [*_catalog_checks(catalog, bound), _adapter_check(catalog, bound)]
+        streamed, vectors = _vector_checks(catalog, bound, space, opened)
+        return VerifyReport((*checks, *streamed, *_generation_checks(catalog, home, space, heads, opened)), vectors)
+
+
+def _adapter_check(catalog: Catalog, bound: Bound | None) -> Check:
+    damaged = verify_adapters.damaged(catalog, bound) if bound else []
+    return Check("adapter-damaged", len(damaged), f"{len(damaged)} adapters can't be used{_listed(damaged)}.")
 
 
 def _catalog_checks(catalog: Catalog, bound: Bound | None) -> list[Check]:
@@ -94,11 +102,13 @@ def _catalog_checks(catalog: Catalog, bound: Bound | None) -> list[Check]:
     ]
 
 
-def _vector_checks(catalog: Catalog, bound: Bound | None, opened: Opened) -> tuple[list[Check], int]:
-    """One pass over the stored vectors; how many there are."""
+def _vector_checks(
+    catalog: Catalog, bound: Bound | None, space: Space | None, opened: Opened
+) -> tuple[list[Check], int]:
+    """One pass over the stored vectors, placed where the index has them; how many there are."""
     compared = None
-    if bound and opened.manifest and opened.index and not foreign_to(bound.binding, opened.manifest):
-        compared = Comparison(opened.index, opened.manifest.facts)
+    if space and opened.manifest and opened.index and not foreign_to(space, opened.manifest):
+        compared = Comparison(opened.index, opened.manifest.facts, space)
     vectors = unfit = 0
     for keys, rows, bad in verify_catalog.stored_vectors(catalog.database, bound) if bound else ():
         vectors += len(keys) + len(bad)
@@ -116,14 +126,18 @@ def _vector_checks(catalog: Catalog, bound: Bound | None, opened: Opened) -> tup
     ], vectors
 
 
-def _generation_checks(catalog: Catalog, home: Path, bound: Bound | None, heads: Heads, opened: Opened) -> list[Check]:
+def _generation_checks(catalog: Catalog, home: Path, space: Space | None, heads: Heads, opened: Opened) -> list[Check]:
     root, rows, manifest = generations_folder(home), catalog.generations(), opened.manifest
-    foreign = foreign_to(bound.binding, manifest) if bound and manifest else ""
+    foreign = foreign_to(space, manifest) if space and manifest else ""
     behind = stale(manifest, heads, rows) if manifest else ""
     previous, unknown = damaged_previous(root, rows), strangers(root, rows)
     return [
         Check("generation-damaged", int(bool(opened.damage)), opened.damage or "The live generation is sound."),
-        Check("generation-foreign", int(bool(foreign)), foreign or "The live generation is of the gallery's encoder."),
+        Check(
+            "generation-foreign",
+            int(bool(foreign)),
+            foreign or "The live generation is of the gallery's encoder and adapter.",
+        ),
         Check("generation-stale", int(bool(behind)), behind or "The live generation and the database agree."),
         Check(
             "previous-damaged",

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.catalog.types import Binding, GenerationRow
+from retrieval.catalog.types import GenerationRow
 from retrieval.errors import StoreError
 from retrieval.generations import LOCK_FILE, NAME, check_generation, open_generation
 from retrieval.heads import Heads
 from retrieval.indexes.base import VectorIndex
 from retrieval.manifest import Facts, Manifest
 from retrieval.replay import VectorSource
+from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 
 PROBES = 32  # searches, each of which may go through the whole index
@@ -38,14 +39,14 @@ def open_live(root: Path, heads: Heads) -> Opened:
         return Opened(damage=str(error))
 
 
-def foreign_to(binding: Binding, manifest: Manifest) -> str:
-    """A sentence when the generation is of another encoder, else ""."""
+def foreign_to(space: Space, manifest: Manifest) -> str:
+    """A sentence when the generation is of another encoder or adapter, else ""."""
     facts = manifest.facts
-    if (facts.fingerprint, facts.dim) == (binding.fingerprint, binding.dim):
+    if (facts.fingerprint, facts.dim) == (space.fingerprint, space.dim):
         return ""
     return (
         f"Generation {manifest.name} was built for {facts.fingerprint} (dim {facts.dim}), the gallery is bound to "
-        f"{binding.fingerprint} (dim {binding.dim})."
+        f"{space.fingerprint} (dim {space.dim})."
     )
 
 
@@ -87,10 +88,14 @@ def strangers(root: Path, rows: list[GenerationRow]) -> list[Path]:
 
 @dataclass(slots=True)
 class Comparison:
-    """Counts what differs while the vectors of the database stream by, in ascending key order."""
+    """Counts what differs while the vectors of the database stream by, in ascending key order.
+
+    ``space``: where the index has them; its head gives the same bits again, so equal means equal.
+    """
 
     index: VectorIndex
     facts: Facts
+    space: Space
     missing: int = 0
     wrong: int = 0
     unfindable: int = 0
@@ -104,7 +109,7 @@ class Comparison:
         keys, vectors = keys[covered], vectors[covered]
         here = self._mark(keys)
         self.missing += int((~here).sum())
-        keys, vectors = keys[here], vectors[here]
+        keys, vectors = keys[here], self.space.place(vectors[here])
         same = (self.index.vectors(keys) == vectors).all(axis=1)
         self.wrong += int((~same).sum())
         self._probe(keys[same], vectors[same])

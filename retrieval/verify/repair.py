@@ -23,14 +23,16 @@ from retrieval.generations import BUILDING, NAME, generations_folder, publishing
 from retrieval.indexes.base import VectorIndex
 from retrieval.publish import publish
 from retrieval.schema import cases, embeddings, gallery, slices, tombstones
+from retrieval.space import Space
 from retrieval.types import Keys
+from retrieval.verify import adapters as verify_adapters
 from retrieval.verify import catalog as verify_catalog
 from retrieval.verify.index import damaged_previous, foreign_to, open_live, strangers
 
 QUARANTINE = "quarantine"
 _VECTORS = {"no-vector", "no-slices", "unfit-vectors", "unfit-slices", "unknown-encoder", "undeleted"}
 _INDEX = {"index-missing", "index-extra", "index-wrong", "index-unfindable"}
-_REBUILD = _VECTORS | _INDEX | {"generation-damaged", "generation-foreign", "generation-stale"}
+_REBUILD = _VECTORS | _INDEX | {"generation-damaged", "generation-foreign", "generation-stale", "adapter-damaged"}
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +47,12 @@ def repair(catalog: Catalog, home: Path, findings: Collection[str]) -> None:
         _tidy(catalog, home)
     live = next((row for row in catalog.generations() if row.state == "live"), None)
     if live and _REBUILD & set(findings):
-        publish(catalog, home, live.backend, keep_previous=False)
+        damaged = verify_adapters.damaged_hashes(catalog)
+        adapter = (
+            "" if live.adapter in damaged else None
+        )  # what can't be applied can't be searched: back to the encoder
+        publish(catalog, home, live.backend, keep_previous=False, adapter=adapter)
+        verify_adapters.drop(catalog, damaged)
 
 
 def _drop_rows(catalog: Catalog) -> None:
@@ -90,7 +97,8 @@ def _mend_embeddings(catalog: Catalog, home: Path) -> None:
 
 def _sound_index(catalog: Catalog, home: Path, bound: Bound) -> VectorIndex | None:
     opened = open_live(generations_folder(home), catalog.heads())
-    if opened.manifest is None or foreign_to(bound.binding, opened.manifest):
+    stored = Space(bound.binding.fingerprint, bound.binding.dim)
+    if opened.manifest is None or foreign_to(stored, opened.manifest):  # adapted ones are not what SQL holds
         return None
     return opened.index
 
