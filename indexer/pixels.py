@@ -73,7 +73,7 @@ def _whole(stored: Pixels, slope: int, intercept: int) -> Pixels | None:
     fitting = (np.int16, np.uint16, np.int32)
     kind = next(kind for kind in fitting if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     factor, offset = (np.array(whole).astype(kind) for whole in (slope, intercept))
-    values = stored.astype(kind)
+    values: npt.NDArray[np.integer[Any]] = stored.astype(kind)
     if slope == -1:
         np.subtract(offset, values, out=values)
     else:
