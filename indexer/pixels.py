@@ -73,14 +73,15 @@ def _whole(stored: Pixels, slope: int, intercept: int) -> Pixels | None:
     fitting = (np.int16, np.uint16, np.int32)
     kind = next(kind for kind in fitting if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     factor, offset = (np.array(whole).astype(kind) for whole in (slope, intercept))
-    values: npt.NDArray[np.integer[Any]] = stored.astype(kind)
+    values: Any = stored.astype(kind)
     if slope == -1:
         np.subtract(offset, values, out=values)
     else:
         if slope != 1:
             values *= factor
         values += offset
-    return values.astype(np.float32) if kind is np.int32 else values
+    whole: Pixels = values.astype(np.float32) if kind is np.int32 else values
+    return whole
 
 
 def apply_lut(stored: Pixels, first: int, table: npt.NDArray[np.uint16]) -> Pixels:

@@ -30,10 +30,10 @@ from PIL import Image as Pillow
 
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
-from indexer.sandbox_parcels import Outbox, unpacked
-from indexer.sandbox_streams import AHEAD, BUNCH
-from indexer.sandbox_wire import WireError, frame_message, frame_of, plain, rebuild, receive, send
-from indexer.sandbox_worker import FILES_PER_WORKER
+from indexer.sandbox.child import FILES_PER_WORKER
+from indexer.sandbox.parcels import Outbox, unpacked
+from indexer.sandbox.streams import AHEAD, BUNCH
+from indexer.sandbox.wire import WireError, frame_message, frame_of, plain, rebuild, receive, send
 from indexer.sources import Frame, Plane, Rejection, Scan, Source, Wanted
 from retrieval.errors import LimitExceeded, PrecedentError, RejectedInput
 from retrieval.types import Attributes, Image
@@ -56,7 +56,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 def worker_pids() -> list[int]:
     """The workers of the sandbox opened last: children of our youngest template."""
-    templates = [child for child in psutil.Process().children() if "indexer.sandbox_worker" in child.cmdline()]
+    templates = [child for child in psutil.Process().children() if "indexer.sandbox.child" in child.cmdline()]
     youngest = max(templates, key=lambda template: (template.create_time(), template.pid))
     return [worker.pid for worker in youngest.children()]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from indexer.limits import Limits
 from indexer.readers.bytes import digest, open_source
-from indexer.sandbox_wire import WireError, frame_message, frame_of
+from indexer.sandbox.wire import WireError, frame_message, frame_of
 from indexer.sources import Scan, Source
 from retrieval.errors import RejectedInput
 from retrieval.types import Image

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from indexer.sandbox_pool import Worker
+from indexer.sandbox.worker import Worker
 
 AHEAD = 32  # requests in flight per worker beyond which no more are begun; the last bunch may pass it by BUNCH
 BUNCH = 16  # requests that may be asked together

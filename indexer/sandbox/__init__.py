@@ -11,11 +11,11 @@ from collections.abc import Generator, Iterable
 from typing import Self
 
 from indexer.limits import Limits
-from indexer.sandbox_exchange import Request, ask
-from indexer.sandbox_parcels import Answer
-from indexer.sandbox_pool import Pool
-from indexer.sandbox_streams import in_order, unwatched
-from indexer.sandbox_wire import WireError, frame_of, rebuild
+from indexer.sandbox.exchange import Request, ask
+from indexer.sandbox.parcels import Answer
+from indexer.sandbox.pool import Pool
+from indexer.sandbox.streams import in_order, unwatched
+from indexer.sandbox.wire import WireError, frame_of, rebuild
 from indexer.sources import Frame, Rejection, Scan, Source, Wanted
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Image
@@ -42,7 +42,7 @@ class Sandbox:
 
     def scan(self, sources: Iterable[Source]) -> Generator[Scan | Rejection]:
         """One answer per source, in order. ``sources`` is consumed only so far ahead (``AHEAD`` a worker and ``BUNCH``
-        of ``sandbox_streams``), so it may be endless."""
+        of ``streams``), so it may be endless."""
         requests = (_to_scan(source) for source in sources)
         return in_order(requests, lambda bunch, watch: ask(self._pool, bunch, watch), _weight, _small, self._workers)
 

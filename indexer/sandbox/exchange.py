@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from indexer.sandbox_parcels import Answer
-from indexer.sandbox_pool import Pool, WorkerDiedError
-from indexer.sandbox_streams import Watch
-from indexer.sandbox_wire import WireError, rebuild
+from indexer.sandbox.parcels import Answer
+from indexer.sandbox.pool import Pool
+from indexer.sandbox.streams import Watch
+from indexer.sandbox.wire import WireError, rebuild
+from indexer.sandbox.worker import WorkerDiedError
 from indexer.sources import Rejection, Source
 
 _MOST_REASON = 500  # characters

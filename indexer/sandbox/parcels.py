@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Any
 
-from indexer.sandbox_wire import WireError, send_text
+from indexer.sandbox.wire import WireError, send_text
 
 PARCEL_BYTES = 1 << 20  # gathered by a worker before they are sent; an answer as large as this is sent at once
 PARCEL_SECONDS = 0.1  # or when the oldest has waited as long, so that slow files do not hold up those before them

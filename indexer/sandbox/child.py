@@ -1,6 +1,6 @@
 """The child side of the sandbox: a template process that has imported the readers, and the workers it forks.
 
-Run as ``python -m indexer.sandbox_worker FD LIMITS``. Forking a warm template costs a few milliseconds, so a worker
+Run as ``python -m indexer.sandbox.child FD LIMITS``. Forking a warm template costs a few milliseconds, so a worker
 killed by a hostile file is replaced at once, and all workers share the libraries' memory. The template never opens an
 input. Everything here is single-threaded, which is what makes forking safe.
 """
@@ -17,7 +17,6 @@ import resource
 import selectors
 import signal
 import socket
-import struct
 import sys
 import warnings
 from pathlib import Path
@@ -27,16 +26,13 @@ from indexer.limits import Limits
 from indexer.pixels import thumbnail
 from indexer.readers import open_reader, reader_named, readers
 from indexer.readers.bytes import digest
-from indexer.sandbox_parcels import Outbox
-from indexer.sandbox_wire import WireError, frame_message, pixel_digest, plain, receive
+from indexer.sandbox.control import COMMAND, READY, REPLY, STATUS
+from indexer.sandbox.parcels import Outbox
+from indexer.sandbox.wire import WireError, frame_message, pixel_digest, plain, receive
 from indexer.sources import Source
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Image
 
-COMMAND = struct.Struct("!cQ")  # b"F" fork (two descriptors follow along), b"K" kill the worker of that pid
-REPLY = struct.Struct("!Q")  # pid of the forked worker
-STATUS = struct.Struct("!i")  # exit code of a worker, negative for a signal
-READY = b"ready\n"
 FILES_PER_WORKER = 2000  # then it is replaced, so that no leak of a codec adds up
 RSS_GROWTH = 256 << 20  # likewise when it holds on to this much more than at its start
 NICE = 5  # decoding yields to the encoder and to searches: they set the pace, and a few decoded frames are always ahead
