@@ -28,6 +28,7 @@ from retrieval.evaluation import DEFAULT_KS, EvaluationReport, evaluate
 from retrieval.filters import Filter
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
+from retrieval.space import Space
 from retrieval.types import Case, Keys, UnitRows
 
 PAGE = 1000  # cases read at a time
@@ -128,8 +129,9 @@ def evaluate_gallery(
     kept = np.isin(labelled.keys, gallery.catalog.select(condition))
     chosen = np.flatnonzero(kept)
     cases = gallery.catalog.cases(labelled.keys[chosen])
+    space = gallery.space()
     report = evaluate(
-        _vectors(gallery, labelled.keys[chosen]),
+        _vectors(gallery, space, labelled.keys[chosen]),
         [labelled.patient_keys[i] for i in chosen],
         [labelled.values[i] for i in chosen],
         ks,
@@ -137,7 +139,7 @@ def evaluate_gallery(
         origins=_told_apart([cases[int(labelled.keys[i])].attributes.source for i in chosen]),
     )
     card = gallery.encoder.card
-    return Evaluation(label, (), card.spec, gallery.fingerprint, "gallery", len(chosen), 0, report)
+    return Evaluation(label, (), card.spec, space.fingerprint, "gallery", len(chosen), 0, report)
 
 
 def _asked(labels: LabelTable, label: str, conditions: Sequence[Condition]) -> list[tuple[Path | None, RowFacts]]:
@@ -205,13 +207,13 @@ def _cases(gallery: Gallery) -> Iterator[Case]:
         after = page[-1].key
 
 
-def _vectors(gallery: Gallery, keys: Keys) -> UnitRows:
-    """The pooled vectors of these keys, in their order, [n, dim]."""
-    out = np.zeros((len(keys), gallery.encoder.card.dim), dtype=np.float32)
+def _vectors(gallery: Gallery, space: Space, keys: Keys) -> UnitRows:
+    """The pooled vectors of these keys as they are searched, in their order, [n, dim]."""
+    out = np.zeros((len(keys), space.dim), dtype=np.float32)
     for stored, rows in gallery.catalog.vectors(0):
         wanted, theirs, ours = np.intersect1d(stored, keys, assume_unique=True, return_indices=True)
         if len(wanted):
-            out[ours] = rows[theirs]
+            out[ours] = space.place(rows[theirs])
     return out
 
 
@@ -243,13 +245,14 @@ def _evaluated(
     seed: int,
 ) -> Evaluation:
     values = [_values(facts, label) for facts in found.facts]
-    vectors = _vectors(gallery, found.keys)
+    space = gallery.space()
+    vectors = _vectors(gallery, space, found.keys)
     report = evaluate(vectors, found.patient_keys, values, ks, seed, origins=_told_apart(found.origins))
     return Evaluation(
         label=label,
         where=tuple(map(str, conditions)),
         encoder=gallery.encoder.card.spec,
-        fingerprint=gallery.fingerprint,
+        fingerprint=space.fingerprint,
         vectors_from=vectors_from,
         rows=len(lines),
         rows_without_case=len(lines - {facts.line for facts in found.facts}),

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from indexer.cli import (
+    adapt_command,
     demo_command,
     encoders_command,
     evaluate_command,
@@ -39,6 +40,7 @@ app.command("rebuild")(rebuild_command.rebuild)
 app.command("verify")(verify_command.verify)
 app.command("stats")(stats_command.stats)
 app.command("evaluate")(evaluate_command.evaluate)
+app.command("adapt")(adapt_command.adapt)
 app.command("encoders")(encoders_command.encoders)
 app.add_typer(keys_command.keys, name="keys")
 

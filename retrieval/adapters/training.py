@@ -47,7 +47,7 @@ class Plan:
     pull: float
 
     def __str__(self) -> str:
-        return f"{self.head}, {self.loss}, from {self.start}, pull {self.pull:g}"
+        return f"{self.head}, {self.loss}, {self.start} start"
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,12 @@ class Catalog:
                 return
             after = int(keys[-1])
 
+    def vectors_of(self, keys: Keys) -> tuple[Keys, UnitRows]:
+        """(those of the keys that have a vector, in order; their stored vectors [n, dim])."""
+        bound = self._need_bound()
+        with self.database.read() as connection:
+            return catalog_vectors.read_vectors_of(connection, bound, keys)
+
     def tombstones(self, after: int) -> tuple[Keys, Keys]:
         """(sequence numbers > after, ascending; the key each of them deleted)."""
         with self.database.read() as connection:

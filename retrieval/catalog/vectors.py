@@ -61,6 +61,18 @@ def read_sample(connection: Connection, bound: Bound, n: int) -> UnitRows:
     return stack(as_keys(keys), [found[key] for key in keys], bound.binding.dim)
 
 
+def read_vectors_of(connection: Connection, bound: Bound, keys: Keys) -> tuple[Keys, UnitRows]:
+    """The vectors of those keys that have one, in the order of the keys."""
+    found: dict[int, bytes] = {}
+    for part in chunks(keys.tolist()):
+        statement = select(embeddings.c.key, embeddings.c.vector).where(
+            embeddings.c.encoder_id == bound.encoder_id, embeddings.c.key.in_(part)
+        )
+        found.update((row[0], row[1]) for row in _rows(connection, statement))
+    held = as_keys(key for key in keys.tolist() if key in found)
+    return held, stack(held, [found[key] for key in held.tolist()], bound.binding.dim)
+
+
 def read_tombstones(connection: Connection, after: int) -> tuple[Keys, Keys]:
     statement = select(tombstones.c.seq, tombstones.c.key).where(tombstones.c.seq > after).order_by(tombstones.c.seq)
     rows = _rows(connection, statement)
