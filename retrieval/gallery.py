@@ -92,8 +92,8 @@ class Gallery:
                 secret = Secret.open(settings.home / "secret.key", create=create and catalog.count() == 0)
             bound = catalog.binding()
             if encoder is None:
-                encoder = open_bound(bound.encoder, settings) if bound else open_encoder(settings.encoder)
-            pooling = bound_pooling(bound.pooling, settings) if bound else new_pooling(settings)
+                encoder = open_bound(bound, settings) if bound else open_encoder(settings.encoder)
+            pooling = bound_pooling(bound.pooling, settings) if bound else new_pooling(settings, encoder.card)
             gallery = cls(settings, catalog, encoder, secret, pooling)
             gallery._check_or_bind(bound)
         except BaseException:
@@ -108,9 +108,9 @@ class Gallery:
             self.catalog.bind(Binding(self.fingerprint, card.spec, card.dim, self.pooling.spec, card_json))
         elif bound.fingerprint != self.fingerprint:
             fix = (
-                f"Open it with what it was made with (encoder {bound.encoder}, pooling {bound.pooling}), leaving out "
-                "other --encoder and --pooling, PRECEDENT_ENCODER, PRECEDENT_POOLING and PRECEDENT_MAX_SLICES; or index "
-                "into a new data directory."
+                f"Open it with what it was made with (encoder {bound.encoder}, pooling {bound.pooling}): leave out "
+                "others given as --encoder, --pooling, PRECEDENT_ENCODER, PRECEDENT_POOLING or PRECEDENT_MAX_SLICES. "
+                "Or index into a new data directory."
             )
             raise FingerprintMismatch(bound.fingerprint, self.fingerprint, fix)
 

@@ -303,8 +303,10 @@ def test_pooling_is_part_of_the_gallery(tmp_path: Path, sandbox: Sandbox) -> Non
         _, embedding = gallery.catalog.embedding(case.case_id)
         largest = embedding.slices.max(axis=0)
         assert np.allclose(embedding.vector, largest / np.linalg.norm(largest), atol=2e-3)
-    with Gallery.open(Settings(home=tmp_path / "home", pooling="mean")) as reopened:
+    with Gallery.open(tmp_path / "home") as reopened:
         assert reopened.pooling.how == "max"  # a gallery keeps what it was made with
+    with pytest.raises(FingerprintMismatch, match=r"max-256, the encoder at hand is .*mean-256"):
+        Gallery.open(Settings(home=tmp_path / "home", pooling="mean"))
     encoder = Gallery.open(tmp_path / "home").encoder
     with pytest.raises(FingerprintMismatch, match="max"):
         _reopened_with_another_recipe(tmp_path / "home", encoder)

@@ -24,7 +24,6 @@ from indexer.report import Report
 from indexer.sandbox import Sandbox
 from indexer.walk import walk
 from indexer.workers import worker_count
-from retrieval.encoders import full_spec
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 
@@ -59,8 +58,6 @@ def index(
     settings = settings_of(home, encoder=encoder, pooling=pooling, workers=workers)
     table = LabelTable.read(labels) if labels else None
     with Gallery.open(settings, create=not dry_run) as gallery:
-        _check_encoder(gallery, encoder)
-        _check_pooling(gallery, pooling)
         options = Options(labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run)
         report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes)
         generation = "" if dry_run or report.interrupted else freshen(gallery)
@@ -120,22 +117,3 @@ class _Listener:
 def _write(lines: TextIO, **told: str) -> None:
     lines.write(json.dumps(told) + "\n")
     lines.flush()
-
-
-def _check_encoder(gallery: Gallery, asked: str | None) -> None:
-    """An encoder that is not the gallery's is told, never silently ignored."""
-    if asked and full_spec(asked) != full_spec(gallery.encoder.card.spec):
-        raise UsageError(
-            f"This gallery was made with the encoder {gallery.encoder.card.spec}, asked for was {asked}: "
-            "use another --home for another encoder."
-        )
-
-
-def _check_pooling(gallery: Gallery, asked: str | None) -> None:
-    """As for the encoder: vectors of two poolings do not meet. How many slices are taken stays as it was."""
-    how = gallery.pooling.how
-    if asked and asked not in (how, gallery.pooling.spec):
-        raise UsageError(
-            f"This gallery was made with the pooling {how}, asked for was {asked}: "
-            "use another --home for another pooling."
-        )

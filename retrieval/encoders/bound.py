@@ -1,24 +1,54 @@
-"""The encoder a gallery is bound to, by the spec it keeps; also when the weights have moved since."""
+"""What a gallery is opened with: the encoder and the pooling it is bound to, or those a user states, to be compared.
+
+A setting that was stated (``--encoder``, ``PRECEDENT_ENCODER``, a keyword) is never passed over in silence: what it
+names is opened, and the gallery refuses another fingerprint. A default states nothing.
+"""
 
 from __future__ import annotations
 
+from retrieval.catalog.types import Binding
 from retrieval.encoders import full_spec, open_encoder
-from retrieval.encoders.base import Encoder
-from retrieval.errors import NotFoundError
+from retrieval.encoders.base import Encoder, EncoderCard
+from retrieval.encoders.pooling import Pooling
+from retrieval.errors import FingerprintMismatch, NotFoundError, PrecedentError
+from retrieval.settings import Settings
 
 
-def open_bound(stored: str, asked: str) -> Encoder:
-    """The encoder ``stored`` with a gallery; or the one ``asked`` for, of the same family, where that place is empty.
+def open_bound(bound: Binding, settings: Settings) -> Encoder:
+    """The encoder a user states, also for weights that have moved; else the one the gallery keeps.
 
-    Which weights are there is the gallery's to compare: it refuses another fingerprint.
+    Raises FingerprintMismatch for a stated one that can't be opened: it can't be shown to be the gallery's.
     """
+    stored = bound.encoder
+    if "encoder" in settings.model_fields_set and full_spec(settings.encoder) != full_spec(stored):
+        try:
+            return open_encoder(settings.encoder)
+        except PrecedentError as error:
+            fix = f"That one can't be opened. {error} To open the gallery, leave it out: its own encoder is {stored}."
+            raise FingerprintMismatch(bound.fingerprint, settings.encoder, fix) from error
     try:
         return open_encoder(stored)
     except NotFoundError as gone:
-        same_family = asked.partition(":")[0] == stored.partition(":")[0]
-        if same_family and full_spec(asked) != full_spec(stored):
-            return open_encoder(asked)
         raise NotFoundError(
             f"The encoder this gallery was made with, {stored}, can't be opened. {gone} If its weights have moved, "
             "name their new place with PRECEDENT_ENCODER."
         ) from gone
+
+
+def bound_pooling(stored: str, settings: Settings) -> Pooling:
+    """The pooling ``stored`` with the gallery, in what the user states replaced; the gallery compares."""
+    own = Pooling.parse(stored)
+    asked = Pooling.parse(settings.pooling) if "pooling" in settings.model_fields_set else own
+    if "max_slices" in settings.model_fields_set:
+        return Pooling(asked.how, settings.max_slices)
+    return asked if "-" in settings.pooling else Pooling(asked.how, own.max_slices)
+
+
+def new_pooling(settings: Settings, card: EncoderCard) -> Pooling:
+    """The pooling of a new gallery: ``mean`` with the setting's number of slices, or ``mean-64`` as stated; where
+    nothing is stated, an encoder of volumes has its own."""
+    if card.volume is not None and "pooling" not in settings.model_fields_set:
+        return Pooling(card.volume.pooling, settings.max_slices)
+    if "-" in settings.pooling:
+        return Pooling.parse(settings.pooling)
+    return Pooling(settings.pooling, settings.max_slices)
