@@ -187,6 +187,7 @@ class GalleryBody(Wire):
 
     size: int
     encoder: EncoderBody
+    adapter: str = Field(description="the metric head that searches go through; '' for none, the encoder's own vectors")
     dim: int
     pooling: str
     accepts_text: bool

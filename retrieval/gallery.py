@@ -269,6 +269,11 @@ class Gallery:
         """Where searches happen now: the stored vectors' own space or that of the live adapter."""
         return self._live.refresh().space
 
+    def _adapter_name(self, space: Space) -> str:
+        if space.head is None:
+            return ""
+        return next((row.name for row in self.catalog.adapters() if row.sha256 == space.head.sha256), "")
+
     def _random_pairs(self, snapshot: Snapshot, text_weight: float = 0.0) -> RandomPairs:
         space = snapshot.space
         background = self._backgrounds.setdefault(space.fingerprint, Background())
@@ -299,5 +304,5 @@ class Gallery:
             generation=now.generation,
             delta=len(now.delta) - len(now.delta_dead),
             damaged=now.damaged,
-            adapted=now.space.head is not None,
+            adapter=self._adapter_name(now.space),
         )

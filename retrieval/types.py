@@ -271,7 +271,8 @@ class Query:
 class GalleryState:
     """What a gallery is now. ``damaged``: "" or the sentence that says what is wrong with its generation.
 
-    ``fingerprint`` and ``dim`` are of the vectors that are searched; ``adapted``: they went through a metric head.
+    ``fingerprint`` and ``dim`` are of the vectors that are searched; ``adapter``: name of the metric head they
+    went through, "" for none.
     """
 
     size: int
@@ -282,4 +283,4 @@ class GalleryState:
     generation: str
     delta: int  # vectors since the generation, searched exactly
     damaged: str
-    adapted: bool = False
+    adapter: str = ""

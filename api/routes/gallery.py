@@ -22,9 +22,10 @@ def get_gallery(caller: Reader) -> GalleryBody:
     return GalleryBody(
         size=state.size,
         encoder=EncoderBody(name=state.encoder, fingerprint=state.fingerprint),
+        adapter=state.adapter,
         dim=state.dim,
         pooling=state.pooling,
-        accepts_text=gallery.encoder.card.text,
+        accepts_text=gallery.encoder.card.text and not state.adapter,
         generation=state.generation,
         delta=state.delta,
         damaged=state.damaged,

@@ -15,14 +15,15 @@ def stats(home: Home = None, as_json: Json = False) -> None:
     with Gallery.open(settings_of(home)) as gallery:
         state, counts, adapters = gallery.state(), gallery.catalog.counts(), gallery.catalog.adapters()
     if as_json:
-        live = next((row.name for row in adapters if row.live), "")
-        print_json({"state": asdict(state) | {"adapter": live}, "counts": asdict(counts)})
+        print_json({"state": asdict(state), "counts": asdict(counts)})
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("cases", f"{state.size:,}")
     table.add_row("encoder", f"{state.fingerprint} ({state.dim} numbers, pooling {state.pooling})")
     if adapters:
-        table.add_row("adapters", ", ".join(f"{row.name}{' (live)' if row.live else ''}" for row in adapters))
+        table.add_row(
+            "adapters", ", ".join(f"{row.name}{' (live)' if row.name == state.adapter else ''}" for row in adapters)
+        )
     table.add_row("index", f"{state.generation or 'none yet'} and {state.delta:,} newer, searched exactly")
     if state.damaged:
         table.add_row("damaged", state.damaged)

@@ -187,7 +187,7 @@ def _power_above(value: float) -> int:
 
 
 def _on_grid(rows: _Exact) -> _Exact:
-    return np.rint(rows * 2.0**_GRID) * 2.0**-_GRID
+    return np.asarray(np.rint(rows * 2.0**_GRID) * 2.0**-_GRID, dtype=np.float64)
 
 
 def _pair(shape: tuple[int, ...]) -> tuple[int, int]:
