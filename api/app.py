@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from api.guards import LOOPBACK, BodyLimit, Envelope, SameSite, is_loopback
 from api.head import HeadAsGet
 from api.problems import on_os_error, on_precedent_error, on_problem, on_validation
-from api.routes import cases, gallery, health, patients, rebuilds, search
+from api.routes import cases, contract, gallery, health, patients, rebuilds, search
 from api.routes.page import add_page
 from api.routes.parameters import only_declared
 from api.schemas import INTENDED_USE, ProblemBody
@@ -45,9 +45,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = opening.metrics
     _add_guards(app, settings)
     _add_handlers(app)
-    for module in (search, cases, patients, gallery, rebuilds):
+    for module in (search, cases, patients, gallery, rebuilds, contract):
         app.include_router(module.router, dependencies=[Depends(only_declared)])
     app.include_router(health.router)
+    app.include_router(contract.health)
     add_page(app)
     _describe(app)
     return app
@@ -79,7 +80,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_guards(app: FastAPI, settings: Settings) -> None:
     """Added innermost first: a request meets them from the last to the first."""
-    app.add_middleware(BodyLimit, limit=settings.max_upload_mb << 20)
+    app.add_middleware(BodyLimit, limit=settings.max_upload_mb << 20, large=contract.LARGE_BODIES)
     hosts = LOOPBACK | {settings.host} if is_loopback(settings.host) else frozenset()
     app.add_middleware(SameSite, hosts=hosts)
     app.add_middleware(HeadAsGet)

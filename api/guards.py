@@ -10,6 +10,8 @@ import logging
 import time
 import traceback
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import anyio
@@ -130,12 +132,22 @@ def _hostname(host: str) -> str:
 
 
 class BodyLimit:
-    """A body is at most ``limit`` bytes, declared or not, and arrives at a pace. Other media than forms: 1 MiB."""
+    """A body is at most ``limit`` bytes, declared or not, and arrives at a pace.
 
-    def __init__(self, app: ASGIApp, limit: int, grace_seconds: float = GRACE_SECONDS) -> None:
+    Other media than forms: 1 MiB, or what ``large`` says of their path.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int,
+        grace_seconds: float = GRACE_SECONDS,
+        large: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.app = app
         self.limit = limit
         self.grace_seconds = grace_seconds
+        self.large = large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,7 +155,8 @@ class BodyLimit:
             return
         headers = Headers(scope=scope)
         form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        body = _Body(receive, self.limit if form else min(self.limit, 1 << 20), self.grace_seconds)
+        most = self.limit if form else min(self.limit, self.large.get(scope.get("path", ""), 1 << 20))
+        body = _Body(receive, most, self.grace_seconds)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > body.limit:
             await body.drain()
@@ -194,7 +207,5 @@ class _Body:
         self._more = False
 
     def too_large(self) -> Problem:
-        detail = (
-            f"The body is over the limit of {self.limit / (1 << 20):g} MiB: send fewer files, or index them on disk."
-        )
+        detail = f"The body is over the limit of {self.limit / (1 << 20):g} MiB: send less, or index files on disk."
         return Problem(413, detail, headers={"Connection": "close"})

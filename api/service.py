@@ -7,6 +7,7 @@ import threading
 
 from api.cache import ByteCache
 from api.capacity import Capacity
+from api.encoding import Encoding
 from api.metrics import Metrics
 from api.previews import Previews
 from api.rebuilding import Rebuilding
@@ -42,6 +43,7 @@ class Service:
         self.pngs: ByteCache[str, bytes] = ByteCache(PNG_CACHE_BYTES)
         self.previews = Previews()
         self.rebuilding = Rebuilding(gallery)
+        self.encoding = Encoding(gallery)
 
     @classmethod
     def open(cls, settings: Settings, metrics: Metrics) -> Service:
@@ -59,6 +61,7 @@ class Service:
 
     def close(self) -> None:
         """End the workers, remove scratch files, close the database."""
+        self.encoding.close()
         self.rebuilding.close()
         self.sandbox.close()
         self.scratch.close()

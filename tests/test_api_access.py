@@ -20,6 +20,9 @@ NEEDS = {
     "GET /livez": "nothing",
     "GET /readyz": "nothing",
     "GET /metrics": "read",
+    "GET /health": "nothing",
+    "POST /predict": "read",
+    "POST /encode": "write",  # vectors are patient data
     "POST /v1/search": "read",
     "GET /v1/cases": "read",
     "GET /v1/cases/{case_id}": "read",
