@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from retrieval.space import Space
 from retrieval.types import Case, Embedding, FrameRef, Hit, Match, Query, UnitRows
 
 MATCHES_PER_HIT = 5
+PATCHES_A_SLICE = 16  # looked through to find that many different pairs of slices
 
 
 def hits_of(
@@ -60,17 +62,17 @@ def hits_of(
 
 
 def _matches(query: Query, asked: Embedding, case: Case, rows: UnitRows, frames: tuple[int, ...]) -> tuple[Match, ...]:
-    """The best pairs of slices, numbered as in their cases."""
+    """The best pairs of slices, numbered as in their cases. Where a slice has several rows (patches of a volume side by
+    side), two slices are told once."""
     numbers = asked.slice_frames or range(len(asked.slices))  # as the catalog stores it
+    once = len(set(numbers)) == len(numbers) and len(set(frames)) == len(frames)
+    pairs = best_matches(asked.slices, rows, top=MATCHES_PER_HIT if once else MATCHES_PER_HIT * PATCHES_A_SLICE)
+    best: dict[tuple[int, int], float] = {}
+    for mine, theirs, similarity in pairs:
+        best.setdefault((numbers[mine], frames[theirs]), similarity)
     return tuple(
-        Match(
-            numbers[mine],
-            frames[theirs],
-            similarity,
-            _position(query.frames, numbers[mine]),
-            _position(case.frames, frames[theirs]),
-        )
-        for mine, theirs, similarity in best_matches(asked.slices, rows, top=MATCHES_PER_HIT)
+        Match(mine, theirs, similarity, _position(query.frames, mine), _position(case.frames, theirs))
+        for (mine, theirs), similarity in islice(best.items(), MATCHES_PER_HIT)
     )
 
 
