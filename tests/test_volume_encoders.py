@@ -52,6 +52,10 @@ def drafted(sandbox: Sandbox, paths: list[Path], secret: Secret) -> Draft:
     return draft_of(plan, None, "", secret, 10_000)
 
 
+def answer(gallery: Gallery, case_id: str) -> dict[str, float]:
+    return {hit.case.case_id: hit.similarity for hit in gallery.similar_to(case_id, k=5).hits}
+
+
 @pytest.mark.parametrize(
     "grid", [AXIAL, SAGITTAL, OBLIQUE, COLUMNS_FIRST], ids=["axial", "sagittal", "oblique", "turned"]
 )
