@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.encoders.base import KnownEncoder
+from retrieval.encoders.medimageinsight.config import PUBLISHED
 from retrieval.encoders.recipes import named_recipe
 from retrieval.errors import UsageError
 
@@ -25,8 +26,6 @@ _NEEDS = "its weights: download the published folder (MIT licence) and name it i
 
 def known() -> Sequence[KnownEncoder]:
     """The published model in both its preparations. Whether FOLDER holds it, only opening it can tell."""
-    from retrieval.encoders.medimageinsight.config import PUBLISHED
-
     own, endpoint = PUBLISHED.recipe, named_recipe(PUBLISHED.recipe, _ENDPOINT)
     return (
         KnownEncoder("medimageinsight:FOLDER", PUBLISHED.dim, own, "MIT", _NEEDS, text=True),
