@@ -27,6 +27,11 @@ class SeveralWindows:
     def card(self) -> EncoderCard:
         return self._card
 
+    @property
+    def within(self) -> Encoder:
+        """One of the encoders; they share their network."""
+        return self._encoders[0]
+
     def encode(self, images: Sequence[Image]) -> UnitRows:
         first, *others = self._encoders
         rows = np.array(first.encode(images))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import copy
-from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from retrieval.encoders.base import EncoderCard, unit_rows
+from retrieval.encoders.paths.execution import BATCH, Execution, inference
+from retrieval.encoders.paths.first import First
 from retrieval.encoders.recipe import Input, apply
 from retrieval.errors import UsageError
 from retrieval.types import Image, UnitRows
@@ -18,60 +18,57 @@ from retrieval.types import Image, UnitRows
 if TYPE_CHECKING:
     import torch
 
-BATCH = 16  # frames a time: past this a CPU gains nothing, and memory stays small
+__all__ = ["BATCH", "ImageTower", "choose_device", "inference"]
 
 
 class ImageTower:
     """Runs ``forward`` ([n, 3, rows, columns] -> [n, dim]) of a model in eval mode. Same image, same vector.
 
-    float32 throughout, TF32 off: a batch of one and a batch of many agree to about 1e-6.
+    float32 throughout, TF32 off: a batch of one and a batch of many agree to about 1e-6. ``execution`` may be told to
+    run the network by a faster path, within the tolerances of ``paths.calibration``.
     """
 
     def __init__(
         self, card: EncoderCard, forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device
     ) -> None:
         self._card = card
-        self._forward = forward
         self._device = device
-        self._one_at_a_time = Lock()  # the switches of ``inference`` are the process's; threads would undo each other's
+        self.execution = Execution(forward, device)
+        self.first = First()  # what is due before the first frames are encoded, such as choosing a path
+        self._one_at_a_time = self.execution.lock
 
     @property
     def card(self) -> EncoderCard:
         return self._card
 
     def with_card(self, card: EncoderCard) -> Self:
-        """The same network, its weights shared, under a card with another recipe."""
+        """The same network, its weights and its path shared, under a card with another recipe."""
         other = copy(self)
         other._card = card
         return other
 
     def encode(self, images: Sequence[Image]) -> UnitRows:
-        rows = [self._rows(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        self.first.meet(images)
+        step = self.execution.largest
+        rows = [self._rows(images[start : start + step]) for start in range(0, len(images), step)]
         return np.concatenate(rows) if rows else np.empty((0, self._card.dim), np.float32)
 
-    def run(self, inputs: Sequence[Input]) -> UnitRows:
-        """Unit rows of inputs that are already as the recipe makes them, one batch."""
-        import torch
+    def inputs(self, images: Sequence[Image]) -> torch.Tensor:
+        """Images, at least one, as the network takes them: float32 [n, channels, rows, columns] on the CPU."""
+        return _stacked([apply(self._card.recipe, image) for image in images])
 
-        batch = np.ascontiguousarray(np.stack(inputs).transpose(0, 3, 1, 2))
-        with self._one_at_a_time, inference():
-            return unit_rows(self._forward(torch.from_numpy(batch).to(self._device)).float().cpu().numpy())
+    def run(self, inputs: Sequence[Input]) -> UnitRows:
+        """Unit rows of inputs that are already as the recipe makes them, at least one."""
+        return unit_rows(self.execution.rows(_stacked(inputs)))
 
     def _rows(self, images: Sequence[Image]) -> UnitRows:
         return self.run([apply(self._card.recipe, image) for image in images])
 
 
-@contextmanager
-def inference() -> Iterator[None]:
-    """No gradients, no shortcuts in precision, no algorithm picked by a race; the caller's settings come back after."""
+def _stacked(inputs: Sequence[Input]) -> torch.Tensor:
     import torch
 
-    cudnn = torch.backends.cudnn
-    with (
-        torch.inference_mode(),
-        cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
-        yield
+    return torch.from_numpy(np.ascontiguousarray(np.stack(inputs).transpose(0, 3, 1, 2)))
 
 
 def choose_device(device: str | None) -> torch.device:
