@@ -15,7 +15,8 @@ from retrieval.access import AccessKeys
 from retrieval.catalog import Catalog
 from retrieval.settings import Settings
 from tests.api_client import Seeded, seed
-from tests.studies import write_pictures, write_series
+from tests.encoder_files import make_open_clip
+from tests.studies import index_all, open_gallery, write_pictures, write_series
 from tests.test_api_server import Running, running
 
 pytestmark = pytest.mark.slow
@@ -219,6 +220,41 @@ def test_markup_in_a_label_stays_text(page: Page, service: Running, seeded: Seed
     assert reply.ok
     visit(page, service, f"#case={seeded.pictures[0]}")
     expect(page.locator("#viewer .chip")).to_contain_text("<img src=x")
+
+
+def test_an_image_and_a_description_are_asked_together(page: Page, tmp_path: Path, sandbox: Sandbox) -> None:
+    encoder = f"open_clip:local-dir:{make_open_clip(tmp_path / 'clip')}"
+    write_pictures(tmp_path / "in", 6)
+    with open_gallery(tmp_path / "home", encoder=encoder) as gallery:
+        index_all(gallery, sandbox, tmp_path / "in")
+    with running(Settings(home=tmp_path / "home", workers=1)) as server:
+        visit(page, server)
+        page.locator("#files").set_input_files(write_pictures(tmp_path / "q", 1, seed=8))
+        expect(page.locator(".hit")).to_have_count(6)
+        expect(page.locator(".hit .parts")).to_have_count(0)
+        page.get_by_label("And described as").fill("a nodule in the upper lobe")
+        page.get_by_role("button", name="Search with both").click()
+        expect(page.locator("#subtitle")).to_contain_text("one weighted sum, 50% of it text")
+        expect(page.locator(".hit .parts").first).to_contain_text("· text")
+        page.locator("#also-fusion").select_option("rrf")
+        expect(page.locator("#subtitle")).to_contain_text("reciprocal rank")
+        expect(page.locator(".hit .parts").first).to_contain_text("(#1)")
+        expect(page.get_by_label("And described as")).to_have_value("a nodule in the upper lobe")
+        assert page.evaluate(UNNAMED) == 0
+        page.get_by_label("And described as").fill("")
+        page.keyboard.press("Enter")
+        expect(page.locator(".hit .parts")).to_have_count(0)
+        page.locator("#ask-text").fill("pleural effusion")
+        page.keyboard.press("Enter")
+        expect(page.locator("#asked .about")).to_have_text("Description")
+
+
+def test_a_description_where_there_is_no_text_tower_is_refused_with_a_way_out(page: Page, service: Running) -> None:
+    visit(page, service)
+    expect(page.locator(".describe")).to_have_count(0)
+    page.locator("#ask-text").fill("pleural effusion")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("BiomedCLIP")
 
 
 def test_an_empty_gallery_says_what_to_run(page: Page, tmp_path: Path) -> None:

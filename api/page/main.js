@@ -12,7 +12,7 @@ import { Viewer } from "./viewer.js";
 import * as words from "./words.js";
 
 let state = null; // the gallery's
-let asked = null; // {files} | {caseId} | {text}
+let asked = null; // {files} | {caseId} | {text}, or text beside files or caseId
 let answer = null;
 let answered = null; // what was asked for the answer that is shown
 let running = null; // AbortController of the search under way
@@ -78,20 +78,27 @@ function failed(problem, what) {
 }
 
 function paintAnswer() {
-  query.paint(answer.query, { onClear: clear, onView: view });
+  const described = state?.accepts_text ? { text: answered.text, textWeight: answered.textWeight, fusion: answered.fusion } : null;
+  query.paint(answer.query, { onClear: clear, onView: view, described, onDescribe: describe });
   const n = answer.hits.length;
   if (narrow()) byId("results").scrollIntoView();
   else scrollTo({ top: 0 });
   byId("title").textContent = n ? `${words.plural(n, "most similar case", "most similar cases")}` : "No case qualifies";
   byId("subtitle").textContent = [
     `of ${words.plural(answer.gallery_size, "case")}`, answer.exhaustive ? "every case compared" : `plan ${answer.plan}, ${answer.candidates} compared`,
+    answer.composition?.told,
     `${answer.took_ms < 10 ? answer.took_ms.toFixed(1) : Math.round(answer.took_ms)} ms`,
-  ].join(" · ");
+  ].filter(Boolean).join(" · ");
   byId("grid").replaceChildren(n
     ? el("div.cards.hits", {}, answer.hits.map((hit) => hitCard(hit, answer.query, handlers)))
     : el("p.none", {}, "Nothing on file passes the filters. Clear one of them, or show the same patient’s studies."));
   aboutAnswer();
   show(byId("more"), false);
+}
+
+function describe({ text, textWeight, fusion }) {
+  const { files, caseId } = answered;
+  search(text ? { files, caseId, text, textWeight, fusion } : { files, caseId });
 }
 
 async function clear() {
@@ -149,7 +156,8 @@ function listen() {
     event.preventDefault();
     const text = byId("ask-text").value.trim();
     if (!text) return;
-    if (state?.accepts_text && !/^[0-9a-z]{16}$/.test(text)) search({ text });
+    const sentence = state?.accepts_text ? !/^[0-9a-z]{16}$/.test(text) : /\s/.test(text); // refused with the reason
+    if (sentence) { setHash(""); search({ text }); }
     else searchCase(text);
   });
   byId("theme").addEventListener("click", () => {

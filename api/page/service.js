@@ -49,12 +49,16 @@ export function cases(filters, { after = 0, limit = 60 } = {}) {
   return json(`/v1/cases?${query}`);
 }
 
-// asked: {files} or {caseId} or {text}; options: {k, filters, same_patient, group, rerank}
+// asked: {files} or {caseId} or {text}, or text beside one of the others with {textWeight, fusion}; options: {k, filters, same_patient, group, rerank}
 export function search(asked, options, signal) {
   const form = new FormData();
   for (const file of asked.files || []) form.append("files", file, file.name || "pasted");
   if (asked.caseId) form.set("case_id", asked.caseId);
   if (asked.text) form.set("text", asked.text);
+  if (asked.text && (asked.files || asked.caseId)) {
+    form.set("text_weight", String(asked.textWeight));
+    form.set("fusion", asked.fusion);
+  }
   for (const [name, value] of Object.entries(options)) {
     form.set(name, name === "filters" ? JSON.stringify(value) : String(value));
   }

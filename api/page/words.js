@@ -50,6 +50,12 @@ export function matchHint(match, query) {
   return query.slices > 1 ? `your slice ${match.query_slice + 1} ↔ ${theirs}` : `best on ${theirs}`;
 }
 
+// How a hit meets the image and the text of a composed query.
+export function parts({ image_similarity, text_similarity, image_rank, text_rank, score }) {
+  const place = (rank) => (score === null ? "" : ` (#${rank})`);
+  return `image ${image_similarity.toFixed(3)}${place(image_rank)} · text ${text_similarity.toFixed(3)}${place(text_rank)}`;
+}
+
 // Why a search was refused; which files it was of, since the service never repeats their names.
 export function refusal(problem, files) {
   if (!files?.length || !problem.status) return problem.message;
@@ -66,7 +72,8 @@ export function citation(one, hit, answer) {
   ];
   if (hit && answer) {
     facts.push(
-      `rank ${hit.rank}, similarity ${hit.similarity.toFixed(4)} (percentile ${percentile(hit.percentile)} of random pairs)`,
+      `rank ${hit.rank}, similarity ${hit.similarity.toFixed(4)} (percentile ${percentile(hit.percentile)} of random ${answer.yardstick})`,
+      answer.composition?.told.replace(/\.$/, ""),
       hit.matches[0] && one.attributes.slices > 1 && matchHint(hit.matches[0], answer.query),
       `encoder ${answer.encoder.fingerprint}, ${answer.generation ? `generation ${answer.generation}, ` : ""}${plural(answer.gallery_size, "case")} searched`,
     );
