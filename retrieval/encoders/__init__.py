@@ -42,6 +42,8 @@ _FAMILIES = {
     "open_clip": "retrieval.encoders.open_clip",
     "medimageinsight": "retrieval.encoders.medimageinsight",
     "transformers": "retrieval.encoders.transformers",
+    "onnx": "retrieval.encoders.onnx_file",
+    "torch": "retrieval.encoders.torch_file",
 }
 
 

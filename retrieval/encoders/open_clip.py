@@ -56,6 +56,7 @@ def known() -> Sequence[KnownEncoder]:
 
 def open_encoder(rest: str, device: str | None) -> ImageTower:
     """``rest``: ``NAME/PRETRAINED``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``."""
+    rest = full_spec(rest)
     chosen = choose_device(device)
     model, config = _named(rest) if not rest.startswith((_HUB, _FOLDER)) else _by_schema(rest)
     model = model.eval().requires_grad_(False)
@@ -65,6 +66,15 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
     if tokenizer is None:
         return ImageTower(card, model.encode_image, chosen)
     return ImageTextTowers(card, model.encode_image, model.encode_text, tokenizer, chosen)
+
+
+def full_spec(rest: str) -> str:
+    """A path in it made absolute, so that a gallery opens from any folder."""
+    if rest.startswith(_FOLDER):
+        return f"{_FOLDER}{Path(rest.removeprefix(_FOLDER)).expanduser().resolve()}"
+    name, _, pretrained = rest.partition("/")
+    local = Path(pretrained).expanduser()
+    return f"{name}/{local.resolve()}" if not rest.startswith(_HUB) and local.is_file() else rest
 
 
 def _named(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:

@@ -34,6 +34,8 @@ def standardise(
     resized = np.asarray(plane, dtype=np.float64)
     if floor is not None:
         resized = np.maximum(resized, floor)
-    centred = resized - resized.mean()
+    centred: npt.NDArray[np.float64] = resized - resized.mean()
     deviation = float(resized.std(ddof=1)) if resized.size > 1 else 0.0
-    return centred / deviation if deviation > _FLAT else centred
+    if deviation > _FLAT:
+        centred /= deviation
+    return centred

@@ -50,6 +50,7 @@ def known() -> Sequence[KnownEncoder]:
 
 def open_encoder(rest: str, device: str | None) -> ImageTower:
     """``rest``: ``NAME`` or ``NAME@PATH``."""
+    rest = full_spec(rest)
     name, _, path = rest.partition("@")
     if not name:
         raise UsageError("Expected timm:NAME or timm:NAME@PATH, such as timm:resnet50.a1_in1k; the name is empty.")
@@ -58,6 +59,12 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
     model, arguments = _local(name, Path(path).expanduser()) if path else (_from_hub(name), {})
     model = model.eval().requires_grad_(False)
     return ImageTower(_card(rest, model, arguments), model.to(chosen), chosen)
+
+
+def full_spec(rest: str) -> str:
+    """The path made absolute, so that a gallery opens from any folder."""
+    name, at, path = rest.partition("@")
+    return f"{name}@{Path(path).expanduser().resolve()}" if at else rest
 
 
 def _check_name(name: str) -> None:

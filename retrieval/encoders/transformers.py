@@ -75,6 +75,7 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
     if find_spec("transformers") is None:
         raise MissingExtra("transformers", "transformers")
     chosen = choose_device(device)
+    rest = full_spec(rest)
     folder = _folder(rest)
     config = _read_config(folder)
     model = _load(folder, config)
@@ -98,6 +99,12 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
     if tokenizer is None:
         return ImageTower(card, images, chosen)
     return ImageTextTowers(card, images, lambda ids: _pooled(model.get_text_features(input_ids=ids)), tokenizer, chosen)
+
+
+def full_spec(rest: str) -> str:
+    """A folder's path made absolute, so that a gallery opens from anywhere; a name of the hub as it is."""
+    local = Path(rest).expanduser()
+    return str(local.resolve()) if local.is_dir() else rest
 
 
 def _folder(rest: str) -> Path:
@@ -191,7 +198,7 @@ def _image_module(model: Any, two_towers: bool) -> torch.nn.Module:
     """A module from pixels [n, channels, rows, columns] to rows [n, dim]."""
     import torch
 
-    class Pooled(torch.nn.Module):
+    class Pooled(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = model

@@ -100,3 +100,4 @@ MERLIN = VolumeRecipe(
     ranges=((-1000.0, 1000.0),),
     layout="whole",
 )
+PUBLISHED = {recipe.name: recipe for recipe in (CT_FM, MERLIN)}
