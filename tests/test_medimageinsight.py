@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 from retrieval.encoders import TextEncoder, open_encoder
 from retrieval.encoders.medimageinsight.config import PUBLISHED, read_config
 from retrieval.encoders.medimageinsight.model import build_model
+from retrieval.encoders.medimageinsight.tokenizer import Tokenizer
 from retrieval.encoders.recipe import apply
 from retrieval.encoders.tower import ImageTower
 from retrieval.types import Image, UnitRows
@@ -78,6 +79,13 @@ def test_pixels_are_prepared_as_the_reference_prepares_them(fixture: Path) -> No
 # --- other sizes, against plain NumPy ---
 
 
+def tokens_of(folder: Path, context: int, texts: list[str]) -> list[list[int]]:
+    """The tokens of each text without its padding."""
+    place = next((folder / "language_model").glob("clip*"))
+    tokenizer = Tokenizer.read(place / "vocab.json", place / "merges.txt", context)
+    return [[*row[row != tokenizer.end].tolist(), tokenizer.end] for row in tokenizer(texts)]
+
+
 def other_config(name: str) -> dict[str, Any]:
     config = small_config()
     image, spec, lang = config["IMAGE_ENCODER"], config["IMAGE_ENCODER"]["SPEC"], config["LANG_ENCODER"]
@@ -119,8 +127,7 @@ def test_any_size_gives_what_plain_numpy_gives(name: str, tmp_path: Path) -> Non
         assert np.abs(expected[0] - expected[1]).max() > 1e-3  # the weights are not so small that all is alike
         assert error(encoder.run(frames), expected) < 1e-5
         texts = ["a", "chest x-ray, no finding.", "", "a long text " * 20]
-        ids, ends = encoder._tokenizer(texts)
-        tokens = [row[: end + 1].tolist() for row, end in zip(ids, ends, strict=True)]
+        tokens = tokens_of(place, config["LANG_ENCODER"]["CONTEXT_LENGTH"], texts)
         assert error(encoder.encode_text(texts), oracle.text_rows(config, tensors, tokens)) < 1e-5
 
 
@@ -226,3 +233,15 @@ def test_the_configuration_of_the_fixture_is_the_published_one_but_for_sizes(fix
     assert ours["IMAGE_ENCODER"].keys() == theirs["IMAGE_ENCODER"].keys()
     assert ours["IMAGE_ENCODER"]["SPEC"].keys() == theirs["IMAGE_ENCODER"]["SPEC"].keys()
     assert ours["LANG_ENCODER"].keys() == theirs["LANG_ENCODER"].keys()
+
+
+def test_an_end_token_within_a_text_is_read_there_and_hides_nothing(tmp_path: Path) -> None:
+    config = small_config()
+    folder = make_folder(tmp_path, config)
+    tensors = read(folder / "vision_model" / "medimageinsigt-v1.0.0.pt")
+    whole = [512 + 200, 256 + 7, 512 + 201, 256 + 8, 512 + 201]  # start, word, end, word, end: all take part
+    expected = oracle.text_rows(config, tensors, [whole])
+    encoder = towers(folder)
+    tokens = tokens_of(folder, 16, ["x"])[0]
+    assert (tokens[0], tokens[-1]) == (whole[0], whole[-1])
+    assert error(encoder.encode_text(["( <|endoftext|> )"]), expected) < 1e-5

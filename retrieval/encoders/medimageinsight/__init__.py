@@ -18,7 +18,7 @@ from retrieval.encoders.recipes import named_recipe
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from retrieval.encoders.medimageinsight.encoder import MedImageInsight
+    from retrieval.encoders.text_tower import ImageTextTowers
 
 _ENDPOINT = "jpeg-512-q75-v1"
 _NEEDS = "its weights: download the published folder (MIT licence) and name it in place of FOLDER"
@@ -46,7 +46,7 @@ def full_spec(rest: str) -> str:
     return str(Path(rest).expanduser().absolute())
 
 
-def open_encoder(rest: str, device: str | None) -> MedImageInsight:
+def open_encoder(rest: str, device: str | None) -> ImageTextTowers:
     """``rest``: the folder; a relative path and ``~`` are understood."""
     from retrieval.encoders.medimageinsight.encoder import open_folder
 

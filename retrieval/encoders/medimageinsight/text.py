@@ -37,20 +37,22 @@ def build_text_tower(shape: TextShape, vocabulary: int) -> torch.nn.Module:
     return tower
 
 
-def text_features(tower: Any, shape: TextShape, ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """``ids`` [n, context] and the place of each text's first end-of-text token, ``ends`` [n] -> [n, width].
+def text_features(tower: Any, shape: TextShape, ids: torch.Tensor, end: int) -> torch.Tensor:
+    """``ids`` [n, context], padded with the ``end`` token -> [n, width], read at the first end token of each text.
 
-    Tokens after the end are padding and take no part: masked, or out of sight of a causal tower.
+    What follows the end is padding and takes no part: it is masked, or out of sight of a causal tower.
     """
     import torch
 
     places = torch.arange(shape.context, device=ids.device)
+    last_word = (places * (ids != end)).amax(dim=1, keepdim=True)
     causal = places[:, None] < places[None, :] if shape.causal else None
-    padding = None if shape.causal else places[None, :] > ends[:, None]
+    padding = None if shape.causal else places[None, :] > last_word + 1
     tokens = tower.token_embedding(ids) + tower.positional_embedding
     for block in tower.resblocks:
         tokens = block(tokens, src_mask=causal, src_key_padding_mask=padding)
-    features: torch.Tensor = tower.ln_final(tokens[torch.arange(len(ids), device=ids.device), ends])
+    first_end = (ids == end).int().argmax(dim=1)
+    features: torch.Tensor = tower.ln_final(tokens[torch.arange(len(ids), device=ids.device), first_end])
     return features
 
 

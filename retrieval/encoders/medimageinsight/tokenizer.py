@@ -57,17 +57,18 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __call__(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
-        """Token ids [n, context], padded with the end-of-text token, and the place of each first such token [n].
+    @property
+    def end(self) -> int:
+        """The id of the end-of-text token, which is the padding too."""
+        return self._ids[_END]
 
-        A longer text is cut, its end token kept.
-        """
-        end = self._ids[_END]
-        ids = np.full((len(texts), self._context), end, np.int64)
+    def __call__(self, texts: Sequence[str]) -> Ids:
+        """Token ids [n, context], padded with the end-of-text token. A longer text is cut, its end token kept."""
+        ids = np.full((len(texts), self._context), self.end, np.int64)
         for row, text in zip(ids, texts, strict=True):
             tokens = (self._ids[_START], *self._tokens(text))[: self._context - 1]
             row[: len(tokens)] = tokens
-        return ids, (ids == end).argmax(axis=1)
+        return ids
 
     def _tokens(self, text: str) -> list[int]:
         import ftfy
@@ -90,7 +91,7 @@ class Tokenizer:
             if best not in self._ranks:
                 break
             parts = _merged(parts, best)
-        return tuple(self._ids.get(part, self._ids[_END]) for part in parts)
+        return tuple(self._ids.get(part, self.end) for part in parts)
 
 
 def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
