@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from retrieval.encoders.base import EncoderCard
 from retrieval.encoders.volume import Geometry, Volume
@@ -95,18 +96,23 @@ SMALL = VolumeRecipe(
 )
 
 
-def small_tower(recipe: VolumeRecipe = SMALL, dim: int = 32, seed: int = 0, name: str = "small3d") -> VolumeTower:
-    """A small 3D network with seeded random weights, wrapped as any network of kind 3D is."""
-    import torch
-
+def small_network(recipe: VolumeRecipe = SMALL, dim: int = 32, seed: int = 0) -> torch.nn.Module:
+    """A small 3D network with seeded random weights: [n, channels, *patch] -> [n, dim]."""
     generator = torch.Generator().manual_seed(seed)
+    features = 16 * int(np.prod([size // 12 for size in recipe.patch]))
     network = torch.nn.Sequential(
         torch.nn.Conv3d(recipe.channels, 8, 5, stride=2, padding=2), torch.nn.ReLU(),
         torch.nn.Conv3d(8, 16, 3, stride=2, padding=1), torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool3d(2), torch.nn.Flatten(), torch.nn.Linear(128, dim),
+        torch.nn.AvgPool3d(3), torch.nn.Flatten(), torch.nn.Linear(features, dim),
     ).eval().requires_grad_(False)  # fmt: skip
     for parameter in network.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+    return network
+
+
+def small_tower(recipe: VolumeRecipe = SMALL, dim: int = 32, seed: int = 0, name: str = "small3d") -> VolumeTower:
+    """The small network, wrapped as any network of kind 3D is."""
+    network = small_network(recipe, dim, seed)
     card = EncoderCard(
         name=name, spec=name, dim=dim, recipe=frame_recipe(recipe), weights_sha256=str(seed), kind="3D", volume=recipe
     )
