@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.encoders.base import EncoderCard, KnownEncoder
+from retrieval.encoders.base import Encoder, EncoderCard, KnownEncoder
 from retrieval.encoders.card_file import ModelCard, card_of, check_pinned, file_sha256, pooled, weights_sha256
 from retrieval.encoders.several_windows import several_windows
 from retrieval.encoders.tower import ImageTower, choose_device, inference
 from retrieval.encoders.volume_files import known_volumes, torch_volumes
-from retrieval.encoders.volume_tower import VolumeTower
 from retrieval.encoders.weights import one_line
 from retrieval.errors import UsageError
 
@@ -39,7 +38,7 @@ def full_spec(rest: str) -> str:
     return str(Path(rest).expanduser().resolve())
 
 
-def open_encoder(rest: str, device: str | None) -> ImageTower | VolumeTower:
+def open_encoder(rest: str, device: str | None) -> Encoder:
     """``rest``: a path."""
     if not rest:
         raise UsageError("Expected torch:PATH, such as torch:/models/tower.pt2; the path is empty.")

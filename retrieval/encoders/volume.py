@@ -141,7 +141,7 @@ def _along(plane: npt.NDArray[Any], places: Coordinates) -> npt.NDArray[Any]:
     inside = np.clip(places, 0, last)
     below = np.minimum(inside.astype(np.intp), last)
     share = (inside - below).astype(np.float32)[:, None]
-    mixed = plane[below]
+    mixed: npt.NDArray[Any] = plane[below]
     if share.any():
         mixed = mixed + (plane[np.minimum(below + 1, last)] - mixed) * share
     return mixed
