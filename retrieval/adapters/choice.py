@@ -8,31 +8,28 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
-from retrieval import metrics
+from retrieval.adapters.gain import gain_of, mean_precision
 from retrieval.adapters.head import HeadKind, MetricHead
-from retrieval.adapters.split import Cohort, Members, Numbers, Split
+from retrieval.adapters.split import Cohort, Numbers, Split
 from retrieval.adapters.training import Learned, Lessons, LossKind, Plan, Start, learn
 from retrieval.types import UnitRows
 
 STARTS: tuple[Start, ...] = ("identity", "whitened")
 PULL = 0.3  # back to the start; a third or three times of it changes little
 RISK = 0.05  # of taking a head whose gain on the validation part is luck
-RESAMPLES = 2000
-LOOKED_AT = 1500  # validation cases in one look while learning; the choice is made on all of them
-_QUERIES = 512  # rows of similarities held at a time
-
-Scores = npt.NDArray[np.float64]
+LOOKED_AT = 1500  # most validation cases that are ranked: more cost time and change little
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One plan, its mean average precision on the validation part, and the step its best head was met at."""
+    """One plan, the mean average precision of its best head on the validation part, the step that was met at, and how
+    often the validation part was looked at."""
 
     plan: Plan
     validation: float
     steps: int
+    looks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class Choice:
 
     @property
     def improves(self) -> bool:
-        """Whether the gain on the validation part is more than luck and the number of heads tried explain."""
+        """Whether the gain on the validation part is more than luck, and so many looks at it, explain."""
         return self.gain_low > 0.0
 
 
@@ -76,49 +73,29 @@ def choose(
     lessons = Lessons(rows[parts.train], cohort.members[parts.train], cohort.groups[parts.train])
 
     def look(head: MetricHead) -> float:
-        return float(np.nanmean(average_precisions(head.apply(rows[here]), cohort.members[here], cohort.groups[here])))
+        return mean_precision(head.apply(rows[here]), cohort.members[here], cohort.groups[here])
 
     best: tuple[Plan, Learned] | None = None
     tried = []
     for plan in ways:
         learned = learn(plan, base, lessons, look, seed)
-        tried.append(Tried(plan, learned.score, learned.steps))
+        tried.append(Tried(plan, learned.score, learned.steps, learned.looks))
         if told:
             told(tried[-1])
         if best is None or learned.score > best[1].score:
             best = plan, learned
     if best is None:
         raise ValueError("Expected at least one plan.")
-    return _judged(rows, cohort, parts.validation, best[0], best[1].head, tuple(tried), seed)
+    return _judged(rows, cohort, here, best[0], best[1].head, tuple(tried))
 
 
 def _judged(
-    rows: UnitRows,
-    cohort: Cohort,
-    validation: Numbers,
-    plan: Plan,
-    head: MetricHead,
-    tried: tuple[Tried, ...],
-    seed: int,
+    rows: UnitRows, cohort: Cohort, judges: Numbers, plan: Plan, head: MetricHead, tried: tuple[Tried, ...]
 ) -> Choice:
-    members, groups = cohort.members[validation], cohort.groups[validation]
-    before = average_precisions(rows[validation], members, groups)
-    after = average_precisions(head.apply(rows[validation]), members, groups)
-    # Of many heads the best looks better than it is: each tried takes its share of the risk (Bonferroni).
-    level = 1.0 - 2.0 * RISK / len(tried)
-    gain = metrics.patient_bootstrap(after - before, groups, seed, RESAMPLES, level)
-    return Choice(head, plan, float(np.nanmean(before)), float(np.nanmean(after)), gain.low, tried)
-
-
-def average_precisions(rows: UnitRows, members: Members, groups: Numbers) -> Scores:
-    """AP [n] of each row asking for the rows of other groups; NaN where no other group shares a value."""
-    parts = []
-    for start in range(0, len(rows), _QUERIES):
-        asked = slice(start, start + _QUERIES)
-        forbidden = groups[asked, None] == groups[None, :]
-        relevant = (members[asked] @ members.T > 0) & ~forbidden
-        similarities = np.where(forbidden, -np.inf, rows[asked] @ rows.T)
-        order = np.argsort(-similarities, axis=1, kind="stable")
-        ranked = np.take_along_axis(relevant, order, axis=1)
-        parts.append(metrics.average_precision(ranked, relevant.sum(axis=1)))
-    return np.concatenate(parts) if parts else np.empty(0)
+    members, groups = cohort.members[judges], cohort.groups[judges]
+    placed = head.apply(rows[judges])
+    gain = gain_of(rows[judges], placed, members, groups)
+    before = mean_precision(rows[judges], members, groups)
+    # The best of many looks is better than it is by luck: each takes its share of the risk (Bonferroni).
+    low = gain.above(RISK / sum(each.looks for each in tried))
+    return Choice(head, plan, before, before + gain.value, low, tried)

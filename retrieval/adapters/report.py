@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval import metrics
-from retrieval.adapters.choice import Choice, Tried, average_precisions
+from retrieval.adapters.choice import Choice, Tried
+from retrieval.adapters.gain import gain_of
 from retrieval.adapters.split import Cohort, Numbers, Part, Split
 from retrieval.evaluation import EvaluationReport, Measure, evaluate
 from retrieval.types import UnitRows
@@ -36,8 +36,8 @@ class BeforeAfter:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """Mean of the differences query by query, and its interval over patients."""
+class HeldGain:
+    """Difference in mAP on the test part, and its 95 % interval."""
 
     value: float
     low: float
@@ -62,7 +62,7 @@ class AdaptReport:
     validation_gain_low: float
     improves: bool
     test: tuple[BeforeAfter, ...]
-    test_gain: Gain  # of mAP
+    test_gain: HeldGain
     fingerprint_before: str
     fingerprint_after: str
     seed: int
@@ -93,8 +93,7 @@ def report_of(
     mapped = choice.head.apply(rows[test])
     before, after = (_evaluated(vectors, cohort, test, seed) for vectors in (rows[test], mapped))
     members, groups = cohort.members[test], cohort.groups[test]
-    gains = average_precisions(mapped, members, groups) - average_precisions(rows[test], members, groups)
-    interval = metrics.patient_bootstrap(gains, groups, seed)
+    gain = gain_of(rows[test], mapped, members, groups)
     return AdaptReport(
         label=label,
         classes=cohort.classes,
@@ -107,7 +106,7 @@ def report_of(
         validation_gain_low=choice.gain_low,
         improves=choice.improves,
         test=tuple(BeforeAfter(before.measure(name), after.measure(name)) for name in MEASURES),
-        test_gain=Gain(float(np.nanmean(gains)), interval.low, interval.high),
+        test_gain=HeldGain(gain.value, *gain.interval()),
         fingerprint_before=base,
         fingerprint_after=choice.head.fingerprint,
         seed=seed,
