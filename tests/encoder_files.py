@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.types import Image, Pixels
+from tests.medimageinsight_files import make_folder
 
 TIMM_MODELS = ("test_vit", "test_resnet", "mobilenetv3_small_050")
 OPEN_CLIP_CONFIG = {
@@ -29,12 +30,17 @@ def make_checkpoints(folder: Path) -> Path:
     for name in TIMM_MODELS:
         make_timm(name, folder / f"{name}.safetensors")
     make_open_clip(folder / "clip")
+    make_folder(folder / "medimageinsight")
     return folder
 
 
 def specs(folder: Path) -> dict[str, str]:
     found = {name: f"timm:{name}@{folder / name}.safetensors" for name in TIMM_MODELS}
-    return {"classical": "classical", **found, "open_clip": f"open_clip:local-dir:{folder / 'clip'}"}
+    towers = {
+        "open_clip": f"open_clip:local-dir:{folder / 'clip'}",
+        "medimageinsight": f"medimageinsight:{folder / 'medimageinsight'}",
+    }
+    return {"classical": "classical", **found, **towers}
 
 
 def save(model: Any, path: Path) -> None:

@@ -26,7 +26,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
-@pytest.fixture(scope="module", params=["classical", *TIMM_MODELS, "open_clip"])
+@pytest.fixture(scope="module", params=["classical", *TIMM_MODELS, "open_clip", "medimageinsight"])
 def spec(request: pytest.FixtureRequest, checkpoints: Path) -> str:
     return specs(checkpoints)[request.param]
 
