@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from api.batching import Batcher, Bounds, Weight
 from api.cache import ByteCache
-from api.problems import Problem
+from api.problems import client_gone
 from retrieval.encoders.pooling import pool
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import UsageError
@@ -30,9 +30,8 @@ PROMPT_CACHE_BYTES = 16 << 20
 class Encoding:
     """Answers to come, from one thread for images and one for texts. Safe to use from several threads."""
 
-    def __init__(self, gallery: Gallery, bounds: Bounds | None = None) -> None:
+    def __init__(self, gallery: Gallery, bounds: Bounds) -> None:
         self._gallery = gallery
-        bounds = bounds or Bounds()
         self._images: Batcher[Frames, Vector] = Batcher(self._encode_images, _weigh_frames, bounds, "encode-images")
         self._texts: Batcher[str, Vector] = Batcher(self._encode_texts, _weigh_text, bounds, "encode-texts")
         self._prompts: ByteCache[str, Vector] = ByteCache(PROMPT_CACHE_BYTES)
@@ -82,19 +81,23 @@ def check_images(gallery: Gallery) -> None:
 
 async def answered(request: Request, futures: Sequence[Future[R]]) -> list[R]:
     """The answers, in order. When the client goes away meanwhile, what has not begun is not encoded any more."""
-    all_of = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
+    all_of = asyncio.create_task(_all(futures))
     gone = asyncio.create_task(_disconnected(request))
     either: set[asyncio.Future[Any]] = {all_of, gone}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not all_of.done():
-            raise Problem(499, "The client closed the connection before its answer was ready.")
+            raise client_gone()
         return all_of.result()
     finally:
         gone.cancel()
         all_of.cancel()
         for future in futures:  # after the first that failed the others would still be encoded
             future.cancel()
+
+
+async def _all(futures: Sequence[Future[R]]) -> list[R]:
+    return await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
 
 
 async def _disconnected(request: Request) -> None:

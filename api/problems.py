@@ -89,6 +89,11 @@ class Problem(HTTPException):
         self.errors = tuple(errors)
 
 
+def client_gone() -> Problem:
+    """For the log and the metrics: nobody is there to read it."""
+    return Problem(499, "The client closed the connection before it was answered.")
+
+
 def kind_of(error: PrecedentError) -> ProblemKind:
     """The table's row for an error: that of its nearest listed ancestor."""
     return next(BY_ERROR[cls] for cls in type(error).__mro__ if cls in BY_ERROR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from api.batching import Bounds
 from api.cache import ByteCache
 from api.capacity import Capacity
 from api.encoding import Encoding
@@ -14,6 +15,7 @@ from api.rebuilding import Rebuilding
 from api.scratch import Scratch
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
+from retrieval.encoders.paths.prepare import choose_while_encoding
 from retrieval.errors import PrecedentError, StoreError
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
@@ -43,13 +45,15 @@ class Service:
         self.pngs: ByteCache[str, bytes] = ByteCache(PNG_CACHE_BYTES)
         self.previews = Previews()
         self.rebuilding = Rebuilding(gallery)
-        self.encoding = Encoding(gallery)
+        self.encoding = Encoding(gallery, Bounds(pieces=gallery.settings.encode_queue))
 
     @classmethod
     def open(cls, settings: Settings, metrics: Metrics) -> Service:
         """Open the gallery (an empty one is made when there is none) and start the decoding workers."""
         gallery = Gallery.open(settings, create=True)
         try:
+            if settings.precision == "auto":
+                choose_while_encoding(gallery.encoder, settings.home, now=len(gallery) > 0)
             gallery.warm_up()
             workers = settings.workers or os.cpu_count() or 1
             with storing("The data directory can't be written"):

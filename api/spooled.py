@@ -17,9 +17,9 @@ from typing import TypeVar
 from anyio import to_thread
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
-from api.problems import Problem
+from api.problems import Problem, client_gone
 from api.schemas import Cause
 from api.uploads import WRITE_BYTES
 from indexer.query import frames_of
@@ -61,7 +61,10 @@ async def spool(request: Request, scratch: Path) -> AsyncIterator[SpooledJson]:
         raise Problem(415, "Expected a body of type application/json.")
     directory = Path(await to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="request-", dir=scratch)))
     try:
-        await _write(request, directory / "body")
+        try:
+            await _write(request, directory / "body")
+        except ClientDisconnect as error:
+            raise client_gone() from error
         yield SpooledJson(directory)
     finally:
         await to_thread.run_sync(lambda: rmtree(directory, ignore_errors=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +17,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".precedent"), description="data directory: database, key, generations, kept uploads")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite at HOME/catalog.sqlite3")
     encoder: str = Field("classical", description="encoder a new gallery is bound to")
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="how networks run: auto, the fastest way that keeps their vectors; float32, torch as it is"
+    )
     pooling: str = Field("mean", description="how slices become one vector: mean, max, min, median, std")
     index: str = Field("exact", description="index backend for new generations: exact, faiss")
     workers: int = Field(0, ge=0, le=256, description="decoding processes; 0 means one per core")
@@ -31,6 +35,9 @@ class Settings(BaseSettings):
     )
     max_slices: int = Field(
         256, ge=1, description="most slices embedded of one volume, evenly spaced; part of the fingerprint"
+    )
+    encode_queue: int = Field(
+        1024, ge=1, description="images, slices and texts that may wait for the encoder over HTTP; past it 503"
     )
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)

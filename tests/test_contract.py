@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import math
+import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
+from starlette.requests import Request
 
+from api.encoding import answered
+from api.problems import Problem
 from indexer.query import read_query
 from indexer.sandbox import Sandbox
 from retrieval.gallery import Gallery
 from retrieval.prompts import NEUTRAL
 from retrieval.settings import Settings
-from tests.contract_client import MedImageInsightsClient
+from tests.contract_client import MedImageInsightsClient, Reply
 from tests.encoder_files import make_open_clip, scene
 from tests.studies import write_series
 from tests.test_api_server import running
@@ -266,6 +271,60 @@ def test_a_body_past_the_limit_is_413(home: Path) -> None:
         assert len(fits) == 1 << 20 and client.request("POST", "/encode", fits).status == 200
         over = client.request("POST", "/encode", fits + b" ")
         assert over.status == 413 and over.headers["content-type"] == "application/problem+json"
+
+
+def test_past_the_queue_a_client_is_told_when_to_come_back(home: Path) -> None:
+    """Room for one request of four: of many at once some are refused, and every one is answered when it comes again."""
+    with running(Settings(home=home, workers=2, encode_queue=4)) as server:
+        client = MedImageInsightsClient(server.url)
+        never = client.encode([png(0)] * 5)
+        assert never.status == 413 and "in parts" in never.json()["detail"]
+        want = vectors(client, *[png(n) for n in range(4)])
+        refused: list[Reply] = []
+
+        def persistent(_: int) -> np.ndarray:
+            while (reply := client.encode([png(n) for n in range(4)])).status != 200:
+                assert reply.status == 503 and reply.headers["retry-after"].isdigit(), reply
+                refused.append(reply)
+            return np.array(reply.json()["image_embeddings"])
+
+        with ThreadPoolExecutor(12) as threads:
+            for _ in range(50):
+                assert all(np.abs(got - want).max() < 1e-6 for got in threads.map(persistent, range(12)))
+                if refused:
+                    break
+        assert refused
+        assert client.health().status == 200
+
+
+def test_who_goes_away_is_not_encoded_for() -> None:
+    waiting: list[Future[int]] = [Future(), Future()]
+    told = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict:
+        return told.pop(0)
+
+    async def run() -> None:
+        await answered(Request({"type": "http", "method": "POST", "headers": []}, receive), waiting)
+
+    with pytest.raises(Problem) as gone:
+        asyncio.run(run())
+    assert gone.value.status_code == 499
+    assert all(future.cancelled() for future in waiting)
+
+
+def test_connections_broken_off_leave_the_service_well(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    body = json.dumps({"images": [base64.b64encode(png(0)).decode()] * 40}).encode()
+    head = b"POST /encode HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    before = sorted((home / "uploads").iterdir())  # of other servers on this data directory
+    with running(Settings(home=home, workers=2)) as server:
+        for part in (len(body), len(body) // 2, 10) * 3:
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(head % len(body) + body[:part])
+        client = MedImageInsightsClient(server.url)
+        assert vectors(client, png(0)).shape == (1, 32)
+    assert sorted((home / "uploads").iterdir()) == before  # and it stops cleanly, with nothing left
+    assert caplog.records == []
 
 
 def test_an_encoder_without_text_encodes_images_and_names_those_with_it(tmp_path: Path) -> None:
