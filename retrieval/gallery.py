@@ -19,6 +19,7 @@ from retrieval.composed import as_one_vector, check_rerank, composition_of, full
 from retrieval.encoders import open_encoder
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.bound import bound_pooling, new_pooling, open_bound
+from retrieval.encoders.paths.prepare import follow_choice
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
@@ -96,6 +97,8 @@ class Gallery:
             pooling = bound_pooling(bound.pooling, settings) if bound else new_pooling(settings, encoder.card)
             gallery = cls(settings, catalog, encoder, secret, pooling)
             gallery._check_or_bind(bound)
+            if settings.precision == "auto":
+                follow_choice(encoder, settings.home)
         except BaseException:
             catalog.close()
             raise

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -24,8 +25,16 @@ from indexer.report import Report
 from indexer.sandbox import Sandbox
 from indexer.walk import walk
 from indexer.workers import worker_count
+from retrieval.encoders.paths.prepare import choose_while_encoding
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
+
+
+class Precision(StrEnum):
+    """How networks are run."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
 
 
 class Engine(StrEnum):
@@ -40,6 +49,10 @@ def index(
     source: Annotated[str, typer.Option(help="Name of the data set or site these come from.")] = "",
     encoder: Annotated[str | None, typer.Option(help="Encoder of a new gallery (default: classical).")] = None,
     pooling: Annotated[str | None, typer.Option(help="Slices to vector: mean, max, min, median or std.")] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="auto: the fastest way to run the encoder that keeps its vectors; float32: torch as it is."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Skip what is on file already, known by its content.")] = True,
     replace: Annotated[bool, typer.Option(help="Let other pixels under a known UID replace those on file.")] = False,
     workers: Annotated[int | None, typer.Option(help="Decoding processes (default: one per core).")] = None,
@@ -55,7 +68,7 @@ def index(
     """Add images and volumes to the gallery. Run it again at any time: only what is new is embedded."""
     if missing := [path for path in paths if not path.exists()]:
         raise UsageError(f"There is no file or folder '{missing[0]}'.")
-    settings = settings_of(home, encoder=encoder, pooling=pooling, workers=workers)
+    settings = settings_of(home, encoder=encoder, pooling=pooling, workers=workers, precision=precision)
     table = LabelTable.read(labels) if labels else None
     with Gallery.open(settings, create=not dry_run) as gallery:
         options = Options(labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run)
@@ -90,6 +103,9 @@ def run(
         listener = _Listener(bar, bar.add_task("Indexing", total=None), failed, told)
         if not bar.disable:
             bar.update(listener.task, total=sum(1 for _ in walk(paths)))
+        if gallery.settings.precision == "auto" and not options.dry_run:
+            say = partial(bar.console.print, markup=False)
+            choose_while_encoding(gallery.encoder, gallery.settings.home, lambda choice: say(choice.sentence))
         return run_index(gallery, sandbox, paths, options, listener)
 
 

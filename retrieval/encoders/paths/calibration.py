@@ -22,6 +22,7 @@ from retrieval.encoders.paths.execution import ANY_SIZE, BATCH, Execution, fille
 from retrieval.encoders.paths.known import KNOWN_PATHS
 from retrieval.encoders.paths.machine import Machine
 from retrieval.encoders.paths.memory import most_at_once
+from retrieval.encoders.weights import one_line
 from retrieval.errors import RejectedInput
 from retrieval.types import UnitRows
 
@@ -201,5 +202,4 @@ def _tiled(inputs: torch.Tensor, count: int) -> torch.Tensor:
 def _reason(error: Exception) -> str:
     if isinstance(error, RejectedInput):
         return "it gave NaN or infinity"
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first[:160]}".rstrip(": ")
+    return f"{type(error).__name__}: {one_line(error)}"

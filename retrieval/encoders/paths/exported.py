@@ -77,7 +77,9 @@ def _openvino(forward: Forward, example: torch.Tensor, precision: str) -> Forwar
 
     with _quietly(), torch.no_grad():
         frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(as_module(forward), example_input=(_several(example),))
+        decoder = TorchScriptPythonDecoder(
+            as_module(forward), example_input=(_several(example),), trace_kwargs={"check_trace": False}
+        )
         model = frontend.convert(frontend.load(decoder))
     model.inputs[0].get_node().set_partial_shape(openvino.PartialShape([-1, *example.shape[1:]]))
     model.validate_nodes_and_infer_types()

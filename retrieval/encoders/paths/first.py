@@ -30,9 +30,18 @@ class First:
 
     def meet(self, images: Sequence[Image]) -> None:
         """These images are about to be encoded: do what is expected, if they are enough."""
-        if self._action is None or len(images) < self._least:
-            return
-        with self._lock:
-            action, self._action = self._action, None
+        if self._due(images):
+            with self._lock:
+                if self._due(images):  # not done by another thread meanwhile
+                    self._do(images)
+
+    def _due(self, images: Sequence[Image]) -> bool:
+        return self._action is not None and len(images) >= self._least
+
+    def _do(self, images: Sequence[Image]) -> None:
+        action = self._action
+        try:
             if action is not None:
                 action(images)
+        finally:
+            self._action = None

@@ -15,6 +15,7 @@ from retrieval.encoders.paths.machine import Machine
 from retrieval.encoders.paths.samples import sample_images
 from retrieval.encoders.several_windows import SeveralWindows
 from retrieval.encoders.tower import ImageTower
+from retrieval.encoders.weights import one_line
 from retrieval.types import Image
 
 CALIBRATING = 16  # frames that must come together before a path is measured on them: a job of a few is done sooner
@@ -37,10 +38,11 @@ def follow_choice(encoder: Encoder, home: Path, *, paths: Iterable[FastPath] = K
     return choice or None
 
 
-def choose_while_encoding(encoder: Encoder, home: Path, tell: Tell | None = None) -> None:
+def choose_while_encoding(encoder: Encoder, home: Path, tell: Tell | None = None, *, now: bool = False) -> None:
     """As ``follow_choice``; where there is no choice yet, calibrate on the first frames that come in numbers.
 
-    ``tell`` is called once the path is known. An encoder that is not a torch tower is left as it is.
+    ``now``: calibrate at once instead, on ``sample_images``. ``tell`` is called once the path is known. An encoder that
+    is not a torch tower is left as it is.
     """
     if tower := tower_of(encoder):
         if choice := follow_choice(encoder, home):
@@ -53,7 +55,10 @@ def choose_while_encoding(encoder: Encoder, home: Path, tell: Tell | None = None
             if choice and tell:
                 tell(choice)
 
-        tower.first.expect(calibrate, CALIBRATING)
+        if now:
+            calibrate(())
+        else:
+            tower.first.expect(calibrate, CALIBRATING)
 
 
 def calibrate_now(
@@ -105,6 +110,6 @@ def _follow(tower: ImageTower, choice: Choice, paths: Sequence[FastPath]) -> Non
         else:
             raise LookupError("this version has no such path")
     except Exception as error:  # noqa: BLE001 - whatever another library raises, eager is right as well
-        _log.warning("The path %s can't be used (%s): encoding with torch in float32.", choice.path, error)
+        _log.warning("The path %s can't be used (%s): encoding with torch in float32.", choice.path, one_line(error))
         return
     execution.use(choice.path, forward, choice.sizes)
