@@ -216,7 +216,8 @@ def test_known_encoders_start_with_the_default_and_say_what_is_missing() -> None
     assert entries[0].missing == ""
     assert entries[0].dim == open_encoder("classical").card.dim
     assert {entry.spec.partition(":")[0] for entry in entries} >= {"classical", "timm", "open_clip", "transformers"}
-    assert len({entry.spec for entry in entries}) == len(entries)
+    assert len({(entry.spec, entry.recipe_name) for entry in entries}) == len(entries)
+    assert all(entry.recipe or entry.recipe_name or entry.dim is None for entry in entries)
 
 
 def test_listing_and_importing_load_no_heavy_library() -> None:

@@ -41,7 +41,7 @@ app.command("verify")(verify_command.verify)
 app.command("stats")(stats_command.stats)
 app.command("evaluate")(evaluate_command.evaluate)
 app.command("adapt")(adapt_command.adapt)
-app.command("encoders")(encoders_command.encoders)
+app.add_typer(encoders_command.encoders, name="encoders")
 app.add_typer(keys_command.keys, name="keys")
 
 

@@ -33,7 +33,14 @@ def known() -> Sequence[KnownEncoder]:
     """Two well-known models; any other name of open_clip works the same way."""
     return (
         KnownEncoder(
-            f"open_clip:{_HUB}{_BIOMEDCLIP}", 512, None, "MIT", _missing(_BIOMEDCLIP, hf_text=True), text=True
+            f"open_clip:{_HUB}{_BIOMEDCLIP}",
+            512,
+            None,
+            "MIT",
+            _missing(_BIOMEDCLIP, hf_text=True),
+            text=True,
+            size=(224, 224),
+            recipe_name="open_clip",
         ),
         KnownEncoder(
             "open_clip:ViT-B-32/laion2b_s34b_b79k",
@@ -42,6 +49,8 @@ def known() -> Sequence[KnownEncoder]:
             "MIT",
             _missing("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", hf_text=False),
             text=True,
+            size=(224, 224),
+            recipe_name="open_clip",
         ),
         KnownEncoder(
             f"open_clip:{_FOLDER}PATH",

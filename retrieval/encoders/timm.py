@@ -40,8 +40,7 @@ def known() -> Sequence[KnownEncoder]:
     for name, dim, size, licence in _WELL_KNOWN:
         ready = cached_on_hub(f"timm/{name}")
         missing = "" if ready else f"its weights: run once online, or give a local copy as timm:{name}@PATH"
-        notes = f"{size[0]} x {size[1]} pixels"
-        entries.append(KnownEncoder(f"timm:{name}", dim, None, licence, missing, notes=notes))
+        entries.append(KnownEncoder(f"timm:{name}", dim, None, licence, missing, size=size, recipe_name="timm"))
     entries.append(
         KnownEncoder("timm:NAME@PATH", None, None, "as its weights", notes="a local file or folder of weights")
     )
