@@ -19,7 +19,8 @@ from retrieval.encoders.card_file import card_of, file_sha256
 from retrieval.encoders.volume_recipe import CT_FM, MERLIN, PUBLISHED
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
-from tests.studies import index_all, open_gallery
+from tests.api_client import parts, served
+from tests.studies import index_all, open_gallery, write_pictures
 from tests.volume_phantoms import AXIAL, SMALL, rounded, small_network, small_tower, write_ct, write_nii
 
 VOLUME = {
@@ -150,3 +151,24 @@ def test_ct_fm_and_merlin_are_listed_with_what_is_missing() -> None:
     assert "SPL, 3 x 1 x 1 mm, -1024 to 2048 HU" in listed["ct-fm-v1"].notes
     assert "RAS, 1.5 x 1.5 x 3 mm, -1000 to 1000 HU to 0..1, the centre 224 x 224 x 160" in listed["merlin-v1"].notes
     assert (CT_FM.overlap, CT_FM.pooling, MERLIN.layout) == (0, "mean", "whole")
+
+
+def test_volumes_are_sent_kept_and_looked_at_over_http(models: Path, tmp_path: Path, sandbox: Sandbox) -> None:
+    with open_gallery(tmp_path / "home", encoder=f"onnx:{models}/any.onnx") as gallery:
+        index_all(gallery, sandbox, write_nii(tmp_path / "first.nii", AXIAL))
+    sent = write_ct(tmp_path / "sent", AXIAL, size=1.1)
+    with served(tmp_path / "home") as client:
+        (picture,) = write_pictures(tmp_path / "png", 1)
+        refused = client.post("/v1/search", files=parts([picture]))
+        assert refused.status_code == 422 and "takes volumes" in refused.json()["detail"]
+        added = client.post("/v1/cases", files=parts(sent))
+        assert added.status_code == 201, added.text
+        case_id = client.get("/v1/cases").json()["cases"][-1]["case_id"]
+        seen = {client.get(f"/v1/cases/{case_id}/image", params={"slice": n}).content for n in range(40)}
+        assert len(seen) >= 38  # every slice is kept, not only those that patches stand for; the ends are air
+        answer = client.post("/v1/search", files=parts(sent), data={"preview": "true"}).json()
+        assert answer["query"]["case_id"] == case_id and len(answer["hits"]) == 1
+        shown = {client.get(answer["query"]["preview"], params={"slice": n}).content for n in range(40)}
+        assert len(shown) >= 38
+        found = client.get(f"/v1/cases/{case_id}/similar").json()["hits"][0]
+        assert found["matches"] and found["similarity"] == pytest.approx(answer["hits"][0]["similarity"], abs=1e-6)
