@@ -199,6 +199,12 @@ def test_what_is_not_a_volume_in_space_is_refused(broken: Geometry) -> None:
         sampling(broken, CT_FM)
 
 
+def test_rows_and_columns_that_are_not_at_right_angles_are_refused() -> None:
+    sheared = replace(AXIAL.geometry(), row=(float(np.cos(0.1)), float(np.sin(0.1)), 0.0))
+    with pytest.raises(RejectedInput, match="right angles"):
+        sampling(sheared, CT_FM)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

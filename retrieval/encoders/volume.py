@@ -23,6 +23,7 @@ Voxels = npt.NDArray[np.float32]  # resampled, three axes as the recipe's orient
 _TOWARDS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}  # LPS
 _STRAIGHT_MM = 0.05  # slices whose corners stray less than this lie straight above each other
 _LEAST_STEP_MM = 1e-3
+_SQUARE = 0.05  # cosine between rows and columns that still counts as a right angle: 3 degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ def sampling(geometry: Geometry, recipe: VolumeRecipe) -> Sampling:
     """
     corners = np.asarray(geometry.corners, np.float64)
     row, column = np.asarray(geometry.row, np.float64), np.asarray(geometry.column, np.float64)
-    normal = np.cross(row, column)
+    if abs(row @ column) > _SQUARE:
+        raise RejectedInput("embed", "Expected slices whose rows and columns are at right angles, got sheared ones.")
+    normal = np.cross(row, column) / np.linalg.norm(np.cross(row, column))
     if len(corners) > 1 and (corners[-1] - corners[0]) @ normal < 0:
         normal = -normal
     heights = corners @ normal
