@@ -19,6 +19,7 @@ from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
 from indexer.sources import Source
 from indexer.volumes import geometry_of
+from retrieval.encoders.volume import Volume, resample, sampling
 from retrieval.encoders.volume_tower import VolumeTower
 from retrieval.errors import FingerprintMismatch, LimitExceeded, RejectedInput
 from retrieval.gallery import Gallery
@@ -248,3 +249,63 @@ def test_hits_stand_by_patient_and_study_as_ever(tmp_path: Path, sandbox: Sandbo
         assert [hit.case.series_uid[-1] for hit in gallery.search(asked).hits] == ["2"]
         own = gallery.search(asked, same_patient=SamePatient.INCLUDE, group=GroupBy.NONE).hits
         assert [hit.case.series_uid[-1] for hit in own] == ["2"]  # never itself
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "totalsegmentator__example_ct_sm.nii.gz",
+        "elastix__3DCT_lung_baseline_small.mha",
+        "sct_testing_data__t2.nii.gz",
+        "niivue__mean_func.nii.gz",
+        "pyradiomics__breast1_image.nrrd",
+    ],
+)
+@pytest.mark.parametrize("code", ["RAS", "SPL", "LIP"])
+def test_real_volumes_are_resampled_as_simpleitk_does(
+    shared: Path, tmp_path: Path, sandbox: Sandbox, tower: VolumeTower, name: str, code: str
+) -> None:
+    """From file to array by our readers and geometry; against SimpleITK reading the file and asked at places in mm."""
+    import SimpleITK
+
+    path = shared / "volumes" / "files" / name
+    image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
+    recipe = replace(SMALL, orientation=code, spacing=(2.5, 1.7, 3.1))
+    with open_volumes(tmp_path / "home", tower) as gallery:
+        draft = drafted(sandbox, [path], gallery.secret)
+        geometry = geometry_of(draft)
+        voxels = np.stack([reply.image.pixels for reply in sandbox.read(draft.wanted)])
+    found = resample(Volume(voxels, geometry), sampling(geometry, recipe), 0.0)
+    size, own = np.array(image.GetSize()), np.array(image.GetDirection()).reshape(3, 3)
+    towards = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+    along = [max(own.T, key=lambda axis, letter=letter: abs(axis @ towards[letter])) for letter in code]
+    along = [axis * np.sign(axis @ towards[letter]) for axis, letter in zip(along, code, strict=True)]
+    ends = np.array([np.array(image.TransformIndexToPhysicalPoint([int(n) for n in size * far - far]))
+                     for far in np.ndindex(2, 2, 2)])  # fmt: skip
+    start = np.linalg.solve(np.array(along), (ends @ np.array(along).T).min(axis=0))
+    compared = 0
+    for index in np.random.default_rng(0).integers(0, found.shape, (400, 3)):
+        place = start + (index * np.array(recipe.spacing)) @ np.array(along)
+        at = np.array(image.TransformPhysicalPointToContinuousIndex(place))
+        if (at > 0).all() and (at < size - 1).all():
+            value = image.EvaluateAtPhysicalPoint(place, SimpleITK.sitkLinear)
+            assert abs(value - found[tuple(index)]) <= 1e-3 * max(1.0, np.ptp(voxels)), (index, at)
+            compared += 1
+    assert compared > 100
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("niivue__FLAIR.nii.gz", "niivue__FLAIR.nrrd"),
+        ("data__nifti_marc_avf_avf_float_32.nii.gz", "data__nrrd_marc_avf_avf_float_32.nrrd"),
+    ],
+)
+def test_a_real_volume_in_two_formats_is_one_vector(
+    shared: Path, tmp_path: Path, sandbox: Sandbox, one: str, other: str
+) -> None:
+    tower = small_tower(replace(SMALL, percentiles=(0.5, 99.5), modalities=("MR",)))
+    folder = shared / "volumes" / "files"
+    with open_volumes(tmp_path / "home", tower) as gallery:
+        vectors = [read_query(gallery, sandbox, [folder / name]).query.embedding.vector for name in (one, other)]
+        assert vectors[0] @ vectors[1] > 0.9999
