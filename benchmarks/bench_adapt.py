@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_adapt [--sets FOLDER] [--encoder classical] [--label label] [--only NAME ...]
 
-FOLDER as for ``benchmarks.evaluate_sets``. Each set becomes a gallery of its own, by the ordinary pipeline, and an adapter
-is learned as ``precedent adapt --label LABEL --dry-run`` does: 60 % of the patients to learn from, 20 % to stop and choose
-by, and the figures are of the other 20 %. Intervals are 95 %.
+FOLDER as for ``benchmarks.evaluate_sets``. Each set becomes a gallery of its own, by the ordinary pipeline, and an
+adapter is learned as ``precedent adapt --label LABEL --dry-run`` does: 60 % of the patients to learn from, 20 % to stop
+and choose by, and the figures are of the other 20 %. Intervals are 95 %.
 """
 
 from __future__ import annotations

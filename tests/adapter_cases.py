@@ -37,9 +37,10 @@ def hidden_label(count: int, seed: int = 0, classes: int = 3, dim: int = DIM) ->
     """Unit rows whose class lies in three faint directions under loud ones, two rows to a patient."""
     rng = np.random.default_rng(seed)
     kinds = np.repeat(rng.integers(0, classes, (count + 1) // 2), 2)[:count]
-    loud = rng.standard_normal((count, dim - 3))
+    loud = rng.standard_normal((count, LOUD))
     faint = 0.35 * np.eye(3)[kinds % 3] + 0.06 * rng.standard_normal((count, 3))
-    return unit_rows(np.hstack([loud / np.sqrt(dim - 3), faint])), [f"kind {kind}" for kind in kinds]
+    nothing = np.zeros((count, dim - DIM))
+    return unit_rows(np.hstack([loud / np.sqrt(LOUD), faint, nothing])), [f"kind {kind}" for kind in kinds]
 
 
 def cases_of(

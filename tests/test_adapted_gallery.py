@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from indexer.rebuild import rebuild, rollback
-from retrieval import Gallery
+from retrieval import Gallery, revisions
 from retrieval.adaptation import use
 from retrieval.adapters.head import MetricHead
+from retrieval.database import Database
 from retrieval.errors import ConflictError, FingerprintMismatch, StoreError, UsageError
 from retrieval.generations import generations_folder, publishing
 from retrieval.late import max_similarity
@@ -338,3 +339,22 @@ def test_killed_at_any_moment_it_is_before_or_after(tmp_path: Path) -> None:
         assert verify(gallery.catalog, tmp_path, repair=True).ok
         assert_answers(gallery, rows, head_of(gallery, "b"))
         assert gallery.state().dim == DIM
+
+
+def test_a_downgrade_leaves_the_stored_vectors_searchable(database_url: str, tmp_path: Path) -> None:
+    with open_small(tmp_path, database_url) as gallery:
+        rows = filled(gallery)
+        rebuild(gallery)
+        use(gallery, "a")
+        stored = [row.tobytes() for _, batch in gallery.catalog.vectors(0) for row in batch]
+    database = Database(database_url)
+    revisions.downgrade(database, "0001")
+    with database.read() as connection:
+        assert revisions.revision(connection) == "0001"
+        assert connection.exec_driver_sql("SELECT count(*) FROM generations").scalar() == 1  # that of the encoder
+        assert connection.exec_driver_sql("SELECT generation_id FROM gallery").scalar() is None
+    database.close()
+    with open_small(tmp_path, database_url) as gallery:  # upgraded again
+        assert [row.tobytes() for _, batch in gallery.catalog.vectors(0) for row in batch] == stored
+        assert gallery.catalog.adapters() == [] and gallery.state().adapter == ""
+        assert_answers(gallery, rows, None)
