@@ -7,7 +7,9 @@ import base64
 import io
 import json
 import math
+import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +147,8 @@ def modes() -> dict[str, bytes]:
         "I;16B": packed(Picture.fromarray(deep), "TIFF"),
         "I": packed(Picture.fromarray(deep.astype(np.int32) - 9), "TIFF"),
         "F": packed(Picture.fromarray(deep.astype(np.float32) / 7), "TIFF"),
+        "LAB": packed(Picture.merge("LAB", [grey, grey, grey]), "TIFF"),
+        "PA": packed(colour.convert("P").convert("PA"), "TIFF"),
         "CMYK": packed(colour.convert("CMYK"), "JPEG", quality=95),
         "CMYK TIFF": packed(colour.convert("CMYK"), "TIFF"),
         "YCbCr": packed(colour.convert("YCbCr"), "JPEG", quality=95),
@@ -337,10 +341,26 @@ def test_an_encoder_without_text_encodes_images_and_names_those_with_it(tmp_path
             assert "no text tower" in refused.json()["detail"] and "BiomedCLIP" in refused.json()["detail"]
 
 
+def test_the_script_in_the_documentation_runs(
+    client: MedImageInsightsClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "text.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "chest.png").write_bytes(png(0))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script.replace("http://127.0.0.1:8000", client.base), "docs/text.md", "exec"), {})
+    told, sizes = capsys.readouterr().out.splitlines()
+    assert "pneumonia" in told and sizes == "32 32"
+
+
 def test_no_pixels_of_a_request_are_left_on_disk(client: MedImageInsightsClient, home: Path) -> None:
     client.encode([png(0)])
     client.encode([b"no image"])
     (scratch,) = (home / "uploads").iterdir()
+    for _ in range(200):  # the reply comes first
+        if [path.name for path in scratch.iterdir()] == ["lock"]:
+            break
+        time.sleep(0.05)
     assert [path.name for path in scratch.iterdir()] == ["lock"]
 
 
