@@ -18,7 +18,8 @@ from indexer.query import read_query
 from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
 from indexer.sources import Source
-from indexer.volumes import geometry_of
+from indexer.volumes import embed_volume, geometry_of
+from retrieval.encoders.base import VolumeRows
 from retrieval.encoders.volume import Volume, resample, sampling
 from retrieval.encoders.volume_tower import VolumeTower
 from retrieval.errors import FingerprintMismatch, LimitExceeded, RejectedInput
@@ -48,6 +49,18 @@ def open_volumes(home: Path, tower: VolumeTower, **settings: object) -> Gallery:
     return Gallery.open(Settings(home=home, **settings), create=True, encoder=tower)
 
 
+class Seen:
+    """An encoder of volumes that remembers what it was given."""
+
+    def __init__(self, tower: VolumeTower) -> None:
+        self.card, self.encode, self._tower = tower.card, tower.encode, tower
+        self.volumes: list[Volume] = []
+
+    def encode_volume(self, volume: Volume) -> VolumeRows:
+        self.volumes.append(volume)
+        return self._tower.encode_volume(volume)
+
+
 def drafted(sandbox: Sandbox, paths: list[Path], secret: Secret) -> Draft:
     (plan,) = assemble([sandbox.scan_one(Source(path)) for path in paths], Limits())
     return draft_of(plan, None, "", secret, 10_000)
@@ -63,17 +76,18 @@ def answer(gallery: Gallery, case_id: str) -> dict[str, float]:
 def test_the_geometry_of_displayed_slices_says_where_in_the_patient_each_voxel_lies(
     tmp_path: Path, sandbox: Sandbox, tower: VolumeTower, grid: Grid
 ) -> None:
-    """The phantom, computed anew at the places the geometry claims, is what was decoded: to the unit, every voxel."""
+    """The phantom, computed anew at the places the geometry claims, is what reaches the encoder: every voxel, to 1 HU."""
     with open_volumes(tmp_path / "home", tower) as gallery:
         for paths in (write_ct(tmp_path / "dicom", grid), [write_nii(tmp_path / "one.nii.gz", grid)]):
-            draft = drafted(sandbox, paths, gallery.secret)
-            geometry = geometry_of(draft)
-            decoded = np.stack([reply.image.pixels for reply in sandbox.read(draft.wanted)])
+            seen = Seen(tower)
+            embed_volume(sandbox, seen, gallery.pooling, drafted(sandbox, paths, gallery.secret), 1 << 30)
+            (volume,) = seen.volumes
+            geometry = volume.geometry
             index = np.stack(np.meshgrid(*(np.arange(n) for n in geometry.shape[1:]), indexing="ij"), axis=-1)
             in_plane = (index * geometry.spacing) @ np.array([geometry.column, geometry.row])
             points = np.array(geometry.corners)[:, None, None] + in_plane
-            assert decoded.shape == geometry.shape
-            assert np.abs(decoded - rounded(points)).max() <= 1
+            assert volume.voxels.shape == geometry.shape
+            assert np.abs(volume.voxels - rounded(points)).max() <= 1
 
 
 def test_one_phantom_as_dicom_nifti_and_in_other_planes_is_nearly_one_vector(
