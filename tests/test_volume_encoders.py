@@ -76,7 +76,7 @@ def answer(gallery: Gallery, case_id: str) -> dict[str, float]:
 def test_the_geometry_of_displayed_slices_says_where_in_the_patient_each_voxel_lies(
     tmp_path: Path, sandbox: Sandbox, tower: VolumeTower, grid: Grid
 ) -> None:
-    """The phantom, computed anew at the places the geometry claims, is what reaches the encoder: every voxel, to 1 HU."""
+    """The phantom, computed anew at the places the geometry claims, is what the encoder gets: every voxel, to 1 HU."""
     with open_volumes(tmp_path / "home", tower) as gallery:
         for paths in (write_ct(tmp_path / "dicom", grid), [write_nii(tmp_path / "one.nii.gz", grid)]):
             seen = Seen(tower)

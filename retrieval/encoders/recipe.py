@@ -7,20 +7,36 @@ a PIL image, so a network sees here what it saw in training, to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
+from retrieval.encoders.levels import Bytes, luminance, stretch, to_bytes
 from retrieval.encoders.raw import standardise
+from retrieval.encoders.resizing import centre, cut_to_aspect, reencoded, target
 from retrieval.errors import RejectedInput, UsageError
 from retrieval.types import Image, Pixels
 
-Bytes = npt.NDArray[np.uint8]  # a frame of 8 bits: [rows, columns] grey or [rows, columns, 3] RGB
+__all__ = [
+    "LATER",
+    "RESIZES",
+    "WINDOWS_AS",
+    "Bytes",
+    "Input",
+    "RawRecipe",
+    "Recipe",
+    "apply",
+    "fit",
+    "hounsfield",
+    "luminance",
+    "stated",
+    "stretch",
+    "window",
+]
+
 Input = npt.NDArray[np.float32]  # what a network sees: [rows, columns, channels], normalised
 
 RESIZES = ("squash", "pad", "crop", "crop_down")
@@ -33,9 +49,6 @@ _INTERPOLATIONS = {
     "lanczos": PillowImage.Resampling.LANCZOS,
     "box": PillowImage.Resampling.BOX,
 }
-_SAMPLED_PIXELS = 1 << 16  # percentiles of a larger frame are taken on a regular grid of about this many pixels
-_STRIP_PIXELS = 1 << 22
-_LONGEST_ASPECT = 8  # in "crop", a longer frame is first cut to this aspect: the rest could not be seen anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +187,11 @@ def window(recipe: Recipe, image: Image) -> Bytes:
     if recipe.ct_windows and hounsfield(image):
         if recipe.ct_windows_as == "vectors":
             raise UsageError(f"The recipe '{recipe.name}' gives several frames: encode each window by itself.")
-        return np.stack([_to_bytes(pixels, *_ends(each)) for each in recipe.ct_windows], axis=2)
+        return np.stack([to_bytes(pixels, *_ends(each)) for each in recipe.ct_windows], axis=2)
     limits = _stated_limits(recipe, image)
     if limits is None:
         return np.ascontiguousarray(pixels) if pixels.dtype == np.uint8 else stretch(pixels, recipe.percentiles)
-    return _to_bytes(pixels, *limits)
+    return to_bytes(pixels, *limits)
 
 
 def _checked(image: Image) -> Pixels:
@@ -198,29 +211,19 @@ def _checked(image: Image) -> Pixels:
 def fit(recipe: Recipe, frame: Bytes) -> Bytes:
     """A frame of 8 bits resized to ``recipe.size``, after ``recipe.reencode`` if there is one."""
     if recipe.reencode is not None:
-        frame = _reencoded(frame, *recipe.reencode)
+        frame = reencoded(frame, *recipe.reencode)
     rows, columns = recipe.size
     scaled = (math.floor(rows / recipe.crop_fraction), math.floor(columns / recipe.crop_fraction))
     resample = _INTERPOLATIONS[recipe.interpolation]
     if recipe.resize.startswith("crop"):
-        frame = _cut_to_aspect(frame, rows, columns)
-    target = _target(recipe.resize, frame.shape[0], frame.shape[1], scaled)
-    if target != frame.shape[:2]:
-        frame = np.asarray(PillowImage.fromarray(frame).resize((target[1], target[0]), resample))
-    if target == recipe.size:
+        frame = cut_to_aspect(frame, rows, columns)
+    wanted = target(recipe.resize, frame.shape[0], frame.shape[1], scaled)
+    if wanted != frame.shape[:2]:
+        frame = np.asarray(PillowImage.fromarray(frame).resize((wanted[1], wanted[0]), resample))
+    if wanted == recipe.size:
         return frame
     fill = recipe.fill if recipe.resize == "pad" else (0,)
-    return _centre(frame, rows, columns, fill, math.floor if recipe.resize == "crop_down" else round)
-
-
-def stretch(pixels: Pixels, percentiles: tuple[float, float]) -> Bytes:
-    """A grey frame in 8 bits from its low to its high percentile; black when it has no contrast."""
-    return _to_bytes(pixels, *_percentile_limits(pixels, percentiles))
-
-
-def luminance(frame: Bytes) -> Bytes:
-    """Grey of an RGB frame (ITU-R BT.601, as Pillow's "L"); a grey frame as it is."""
-    return frame if frame.ndim == 2 else np.asarray(PillowImage.fromarray(frame).convert("L"))
+    return centre(frame, rows, columns, fill, math.floor if recipe.resize == "crop_down" else round)
 
 
 def _stated_limits(recipe: Recipe, image: Image) -> tuple[float, float] | None:
@@ -240,105 +243,12 @@ def hounsfield(image: Image) -> bool:
 
 def _ends(window: tuple[float, float]) -> tuple[float, float]:
     """The values of a (centre, width) shown black and white: DICOM PS3.3 C.11.2.1.3.2, LINEAR_EXACT."""
-    centre, width = window
-    return centre - width / 2, centre + width / 2
-
-
-def _reencoded(frame: Bytes, side: int, quality: int) -> Bytes:
-    """RGB [side, side, 3] as it comes back from a JPEG of that quality."""
-    stored = BytesIO()
-    square = PillowImage.fromarray(frame).convert("RGB").resize((side, side), PillowImage.Resampling.BICUBIC)
-    square.save(stored, "JPEG", quality=quality)
-    with PillowImage.open(stored, formats=["JPEG"]) as decoded:
-        return np.asarray(decoded)
+    middle, width = window
+    return middle - width / 2, middle + width / 2
 
 
 def _finite(values: tuple[float, ...]) -> bool:
     return all(math.isfinite(value) for value in values)
-
-
-def _percentile_limits(pixels: Pixels, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """The two percentiles; the least and greatest value when those are equal (a small object on a flat ground)."""
-    step = max(1, math.isqrt(pixels.size // _SAMPLED_PIXELS))
-    sample = pixels[::step, ::step]
-    if pixels.dtype.kind == "f":
-        sample = sample[np.isfinite(sample)]
-        if sample.size == 0:
-            sample = pixels[np.isfinite(pixels)]
-        if sample.size == 0:
-            return 0.0, 0.0
-        sample = sample.astype(np.float64)  # interpolating between extreme float32 values would overflow
-    low, high = (float(value) for value in np.percentile(sample, percentiles))
-    if high > low:
-        return low, high
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    return float(finite.min()), float(finite.max())
-
-
-def _to_bytes(pixels: Pixels, low: float, high: float) -> Bytes:
-    """``low`` to 0, ``high`` to 255, rounded; a frame without contrast is black. NaN counts as ``low``."""
-    shown = np.zeros(pixels.shape, np.uint8)
-    if high > low:
-        step = max(1, _STRIP_PIXELS // pixels.shape[1])  # strips, so that a huge frame is never held as float at once
-        for top in range(0, pixels.shape[0], step):
-            shown[top : top + step] = _strip_to_bytes(pixels[top : top + step], low, high)
-    return shown
-
-
-def _strip_to_bytes(pixels: Pixels, low: float, high: float) -> Bytes:
-    extreme = max(abs(low), abs(high)) > 1e30 or high - low < 1e-30  # float32 would over- or underflow
-    values: npt.NDArray[Any] = pixels.astype(np.float64 if extreme else np.float32)
-    if pixels.dtype.kind == "f":
-        np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
-    np.clip(values, low, high, out=values)
-    np.subtract(values, low, out=values)
-    np.divide(values, high - low, out=values)
-    np.multiply(values, 255, out=values)
-    np.add(values, 0.5, out=values)
-    return np.clip(values, 0, 255, out=values).astype(np.uint8)
-
-
-def _target(resize: str, rows: int, columns: int, scaled: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) to resize to, before any crop or padding; rounding as in torchvision and timm."""
-    if resize == "squash":
-        return scaled
-    if resize == "pad":
-        ratio = max(rows / scaled[0], columns / scaled[1])
-        return max(1, round(rows / ratio)), max(1, round(columns / ratio))
-    if scaled[0] == scaled[1]:
-        side = scaled[0]
-        return (side, int(side * columns / rows)) if rows <= columns else (int(side * rows / columns), side)
-    ratio = min(rows / scaled[0], columns / scaled[1])
-    return max(1, round(rows / ratio)), max(1, round(columns / ratio))
-
-
-def _cut_to_aspect(frame: Bytes, rows: int, columns: int) -> Bytes:
-    """The centre of a very long frame: scaling its short side up would need memory without bound."""
-    longest = _LONGEST_ASPECT * max(1, math.ceil(max(rows, columns) / min(rows, columns)))
-    height, width = frame.shape[:2]
-    if height > longest * width:
-        return _centre(frame, longest * width, width, (0,))
-    if width > longest * height:
-        return _centre(frame, height, longest * height, (0,))
-    return frame
-
-
-def _centre(
-    frame: Bytes, rows: int, columns: int, fill: tuple[int, ...], whole: Callable[[float], int] = round
-) -> Bytes:
-    """The centre of the frame, bordered with ``fill`` where it is smaller."""
-    height, width = frame.shape[:2]
-    if height < rows or width < columns:
-        canvas_shape = (max(rows, height), max(columns, width))
-        if frame.ndim == 2 and len(set(fill)) > 1:
-            frame = np.repeat(frame[:, :, None], 3, axis=2)
-        canvas = np.empty(canvas_shape + frame.shape[2:], np.uint8)
-        canvas[...] = fill[0] if frame.ndim == 2 else fill
-        top, left = (canvas_shape[0] - height) // 2, (canvas_shape[1] - width) // 2
-        canvas[top : top + height, left : left + width] = frame
-        frame, (height, width) = canvas, canvas_shape
-    top, left = whole((height - rows) / 2), whole((width - columns) / 2)
-    return np.ascontiguousarray(frame[top : top + rows, left : left + columns])
 
 
 def _channels(frame: Bytes, channels: int) -> Bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.encoders.base import EncoderCard, KnownEncoder
-from retrieval.encoders.tower import inference
+from retrieval.encoders.paths.execution import Execution
 from retrieval.encoders.volume_recipe import CT_FM, MERLIN, VolumeRecipe
 from retrieval.encoders.volume_tower import Rows, VolumeTower
 
@@ -25,12 +25,8 @@ def torch_volumes(
     """``forward``: [n, channels, *patch] -> [n, dim], on ``device``."""
     import torch
 
-    def rows(batch: Rows) -> Rows:
-        with inference():
-            found: Rows = forward(torch.from_numpy(batch).to(device)).float().cpu().numpy()
-        return found
-
-    return VolumeTower(card, rows)
+    execution = Execution(forward, device)  # without gradients; where memory runs out, with fewer patches at a time
+    return VolumeTower(card, lambda batch: execution.rows(torch.from_numpy(batch)))
 
 
 def onnx_volumes(card: EncoderCard, run: Callable[[Rows], Any], batch: int | None) -> VolumeTower:
