@@ -43,6 +43,7 @@ bench: $(STAMP)
 
 evaluate: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluate_sets
+	$(BIN)/python -m benchmarks.bench_adapt
 
 docs: $(STAMP)
 	$(BIN)/python -m docs.generate

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 SECTIONS = {
     "quality": "benchmarks.evaluate_sets",
+    "adapters": "benchmarks.bench_adapt",
     "opening": "benchmarks.bench_open",
     "indexing": "benchmarks.bench_indexing",
 }

@@ -12,7 +12,7 @@ hundred cases, what the encoder knows is worth more than what the labels add.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -61,12 +61,11 @@ class Lessons:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The best head met, and its score; ``steps`` until then, 0 when the start itself was best; ``looks`` in all."""
+    """The best head met, and its score; ``steps`` until then, 0 when the start itself was best."""
 
     head: MetricHead
     score: float
     steps: int
-    looks: int
 
 
 def learn(plan: Plan, base: str, lessons: Lessons, score: Callable[[MetricHead], float], seed: int) -> Learned:
@@ -86,8 +85,8 @@ def learn(plan: Plan, base: str, lessons: Lessons, score: Callable[[MetricHead],
     def now() -> MetricHead:
         return MetricHead(plan.head, base, {name: w.detach().numpy().copy() for name, w in weights.items()})
 
-    best = Learned(now(), score(now()), 0, 1)
-    looks, stale = 1, 0
+    best = Learned(now(), score(now()), 0)
+    stale = 0
     for step in range(1, MAX_STEPS + 1):
         batch = torch.multinomial(chances, min(BATCH, len(rows)), replacement=False, generator=generator)
         mapped = _forward(weights, rows[batch])
@@ -101,12 +100,11 @@ def learn(plan: Plan, base: str, lessons: Lessons, score: Callable[[MetricHead],
         if step % CHECK_EVERY:
             continue
         measured = score(head := now())
-        looks += 1
         if measured > best.score + _NO_GAIN:
-            best, stale = Learned(head, measured, step, looks), 0
+            best, stale = Learned(head, measured, step), 0
         elif (stale := stale + 1) >= PATIENCE:
             break
-    return replace(best, looks=looks)
+    return best
 
 
 def _start(plan: Plan, rows: UnitRows, seed: int) -> dict[str, npt.NDArray[np.float32]]:
