@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from retrieval.types import Image, Pixels
 from tests.medimageinsight_files import make_folder
+from tests.model_files import make_exported, make_onnx, make_script, sha256, write_card
+from tests.transformers_files import KINDS, make_transformers
 
 TIMM_MODELS = ("test_vit", "test_resnet", "mobilenetv3_small_050")
 OPEN_CLIP_CONFIG = {
@@ -23,7 +26,7 @@ OPEN_CLIP_CONFIG = {
 
 
 def make_checkpoints(folder: Path) -> Path:
-    """One checkpoint of every family; ``specs`` names them."""
+    """One checkpoint of every family whose libraries are here; ``specs`` names them."""
     import torch
 
     torch.set_num_threads(1)  # nets this small are slower on several, above all beside other test processes
@@ -31,16 +34,36 @@ def make_checkpoints(folder: Path) -> Path:
         make_timm(name, folder / f"{name}.safetensors")
     make_open_clip(folder / "clip")
     make_folder(folder / "medimageinsight")
+    for kind in TRANSFORMERS:
+        make_transformers(kind, folder / kind)
+    for name in ONNX:
+        write_card(make_onnx(folder / f"{name}.onnx"))
+    for model in (make_exported(folder / "net.pt2"), make_script(folder / "net.pt")):
+        write_card(model, sha256=sha256(model))
     return folder
 
 
 def specs(folder: Path) -> dict[str, str]:
-    found = {name: f"timm:{name}@{folder / name}.safetensors" for name in TIMM_MODELS}
-    towers = {
+    """Every encoder that can be opened here, by a name of its own."""
+    return {
+        "classical": "classical",
+        **{name: f"timm:{name}@{folder / name}.safetensors" for name in TIMM_MODELS},
         "open_clip": f"open_clip:local-dir:{folder / 'clip'}",
         "medimageinsight": f"medimageinsight:{folder / 'medimageinsight'}",
+        **{kind: f"transformers:{folder / kind}" for kind in TRANSFORMERS},
+        **{name: f"onnx:{folder / name}.onnx" for name in ONNX},
+        "exported": f"torch:{folder / 'net.pt2'}",
+        "script": f"torch:{folder / 'net.pt'}",
     }
-    return {"classical": "classical", **found, **towers}
+
+
+def installed(*libraries: str) -> bool:
+    return all(find_spec(library) for library in libraries)
+
+
+TRANSFORMERS = KINDS if installed("transformers") else ()
+ONNX = ("onnx_net",) if installed("onnx", "onnxruntime") else ()
+NAMES = tuple(specs(Path()))
 
 
 def save(model: Any, path: Path) -> None:

@@ -18,7 +18,7 @@ from retrieval.encoders.base import EncoderCard
 from retrieval.encoders.recipe import Recipe
 from retrieval.errors import NotFoundError, UsageError
 from retrieval.types import Image, UnitRows
-from tests.encoder_files import TIMM_MODELS, make_checkpoints, scene, scenes, specs
+from tests.encoder_files import NAMES, make_checkpoints, scene, scenes, specs
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
-@pytest.fixture(scope="module", params=["classical", *TIMM_MODELS, "open_clip", "medimageinsight"])
+@pytest.fixture(scope="module", params=NAMES)
 def spec(request: pytest.FixtureRequest, checkpoints: Path) -> str:
     return specs(checkpoints)[request.param]
 
@@ -133,9 +133,11 @@ from retrieval.encoders import open_encoder
 from retrieval.types import Image
 frames = np.load(sys.argv[1])
 names = [line.split("|", 1) for line in sys.stdin.read().splitlines()]
-np.savez(sys.argv[2], **{
-    name: open_encoder(spec, device="cpu").encode([Image(frame) for frame in frames]) for name, spec in names
-})
+found = {}
+for name, spec in names:
+    encoder = open_encoder(spec, device="cpu")
+    found |= {name: encoder.encode([Image(frame) for frame in frames]), name + "-is": encoder.card.fingerprint}
+np.savez(sys.argv[2], **found)
 """
 
 
@@ -154,7 +156,9 @@ def test_another_process_and_other_threads_give_the_same_vectors(checkpoints: Pa
         )
     one, four = (np.load(tmp_path / f"{threads}.npz") for threads in ("1", "4"))
     for name, spec in specs(checkpoints).items():
-        here = open_encoder(spec, device="cpu").encode([Image(frame) for frame in frames])
+        encoder = open_encoder(spec, device="cpu")
+        here = encoder.encode([Image(frame) for frame in frames])
+        assert one[f"{name}-is"] == four[f"{name}-is"] == encoder.card.fingerprint
         for rows in (one[name], four[name]):
             assert np.einsum("nd,nd->n", rows, here).min() >= 0.99999
     assert np.array_equal(one["classical"], four["classical"])
