@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from api.schemas import Asked, AttributesBody, EncoderBody, LabelBody, Wire
+
+Sentence = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]
 
 
 class SearchForm(Asked):
     """The fields of POST /v1/search: ``files``, ``case_id`` or ``text``, or ``text`` beside one of the other two."""
 
     case_id: str = Field("", max_length=64, description="a case on file as the query")
-    text: str = Field(
-        "", max_length=4000, description="a sentence, alone or beside an image; needs an encoder with a text tower"
-    )
+    text: Sentence = Field("", description="a sentence, alone or beside an image; needs an encoder with a text tower")
     text_weight: float = Field(
         0.5, ge=0, le=1, description="share of the text beside an image: 0 is the image alone, 1 the text alone"
     )

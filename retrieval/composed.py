@@ -47,6 +47,16 @@ class FullRanking:
         """The n best, as ``ranking.search_grouped`` asks for them."""
         return self.fused.keys[:n], self.fused.scores[:n], Plan(RANKS_PLAN, len(self.fused.keys), True)
 
+    def placed(self, parts: HitParts, key: int) -> HitParts:
+        """With the places and the score of a key that is ranked."""
+        at, fused = int(np.flatnonzero(self.fused.keys == key)[0]), self.fused
+        return replace(
+            parts,
+            image_rank=int(fused.image_ranks[at]),
+            text_rank=int(fused.text_ranks[at]),
+            score=float(fused.scores[at]),
+        )
+
 
 def full_ranking(snapshot: Snapshot, query: Query, allowed: Keys | None, excluded: Keys) -> FullRanking:
     """Both rankings over every candidate, none cut short, joined by reciprocal rank."""
@@ -68,20 +78,10 @@ def met_by(snapshot: Snapshot, query: Query, keys: Keys, ranking: FullRanking | 
         return {}
     asked = np.concatenate([_parts(query), as_one_vector(query).vector[None, :]])
     found, sims = snapshot.score(asked, np.sort(keys))
-    places = {} if ranking is None else {key: n for n, key in enumerate(ranking.fused.keys.tolist())}
-    met = {}
-    for n, key in enumerate(found.tolist()):
-        parts = HitParts(float(sims[0, n]), float(sims[1, n]))
-        if ranking is not None:
-            at, fused = places[key], ranking.fused
-            parts = replace(
-                parts,
-                image_rank=int(fused.image_ranks[at]),
-                text_rank=int(fused.text_ranks[at]),
-                score=float(fused.scores[at]),
-            )
-        met[key] = Met(float(sims[2, n]), parts)
-    return met
+    parts = [HitParts(float(image), float(text)) for image, text in sims[:2].T]
+    if ranking is not None:
+        parts = [ranking.placed(part, key) for part, key in zip(parts, found.tolist(), strict=True)]
+    return {key: Met(float(sims[2, n]), parts[n]) for n, key in enumerate(found.tolist())}
 
 
 def _parts(query: Query) -> npt.NDArray[np.float32]:

@@ -135,6 +135,8 @@ class Gallery:
         self._random_pairs(snapshot)
         if self.encoder.card.volume is None:
             self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
+        if self.encoder.card.text:
+            self._general_sentences()
 
     @property
     def most_frames(self) -> int:

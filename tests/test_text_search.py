@@ -11,6 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from indexer import rebuild
+from indexer.cli.hits import print_result
+from indexer.query import read_query
 from indexer.sandbox import Sandbox
 from retrieval.errors import UsageError
 from retrieval.filters import parse
@@ -19,6 +21,7 @@ from retrieval.types import Fusion, GroupBy, Query, SamePatient, SearchResult, Y
 from tests.api_client import parts, served
 from tests.encoder_files import make_open_clip
 from tests.studies import index_all, open_gallery, write_pictures
+from tests.test_cli import answer, precedent
 from tests.test_gallery import fill
 
 SENTENCE = "a nodule in the upper lobe."
@@ -200,3 +203,32 @@ def test_a_case_and_a_sentence_over_http(client: TestClient) -> None:
     assert case_id not in {hit["case_id"] for hit in answer["hits"]}
     refused = client.post("/v1/search", data=asked | {"fusion": "rrf", "rerank": "true"})
     assert refused.status_code == 400 and "fusion=sum" in refused.json()["detail"]
+
+
+# and on the command line
+
+
+def test_a_file_and_a_sentence_on_the_command_line(
+    tmp_path: Path, clip: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "in", 5)
+    home = tmp_path / "home"
+    with open_gallery(home, encoder=clip) as opened:
+        index_all(opened, sandbox, tmp_path / "in")
+        (asked,) = write_pictures(tmp_path / "q", 1, seed=6)
+        query = opened.with_text(read_query(opened, sandbox, [asked]).query, SENTENCE, weight=0.3, fusion=Fusion.RRF)
+        want = opened.search(query, k=3)
+    words = ("--text", SENTENCE, "--text-weight", "0.3", "--fusion", "rrf", "-k", "3")
+    told = answer("search", asked, *words, home=home)
+    assert [hit["case_id"] for hit in told["hits"]] == [hit.case.case_id for hit in want.hits]
+    assert told["composition"] == {"fusion": "rrf", "text_weight": 0.3}
+    assert [hit["parts"]["score"] for hit in told["hits"]] == [hit.parts.score for hit in want.hits if hit.parts]
+    print_result(want)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Ordered by reciprocal rank" in shown and "counting 30%" in shown and "#1+#" in shown
+    for wrong, why in (
+        (("search", asked, "--text-weight", "0.3"), "give a file and --text"),
+        (("search", "--text", "a nodule", "--fusion", "rrf"), "give a file and --text"),
+        (("search", "--text", "  "), "Expected either"),
+    ):
+        assert why in precedent(*wrong, home=home, code=2).stderr

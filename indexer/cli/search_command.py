@@ -41,6 +41,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the most similar cases on file. The query's own patient is left out unless you say otherwise."""
+    text = text.strip()
     if not what and not text:
         raise UsageError("Expected either a file, folder or case id, or --text with a sentence, or both.")
     if not (what and text) and (text_weight is not None or fusion is not None):
