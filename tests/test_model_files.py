@@ -289,3 +289,16 @@ def test_the_shorter_name_of_a_card_will_do(tmp_path: Path) -> None:
     model = make_onnx(tmp_path / "net.onnx")
     (tmp_path / "net.card.json").write_text(json.dumps(CARD))
     close(f"onnx:{model}")
+
+
+@needs_onnx
+def test_the_card_of_the_documentation_opens_a_model(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    stated = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    model = make_onnx(tmp_path / "net.onnx", batch=1)
+    make_text_onnx(tmp_path / "text.onnx")
+    make_tokenizer(tmp_path / "tokenizer.json")
+    stated |= {"dim": DIM, "text": {**stated["text"], "context": 6}}
+    stated["recipe"]["size"] = [SIDE, SIDE]  # that of the small network; all else as it is shown
+    encoder = open_encoder(f"onnx:{write_card(model, **stated)}", device="cpu")
+    assert encoder.encode(scenes(2)).shape == (2, DIM) and encoder.card.text
