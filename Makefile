@@ -40,6 +40,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_open
 	$(BIN)/python -m benchmarks.bench_indexing
+	$(BIN)/python -m benchmarks.bench_encoders
 
 evaluate: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluate_sets

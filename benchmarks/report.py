@@ -1,6 +1,6 @@
 """Runs benchmarks and writes what they print into docs/benchmarks.md, each into its own section.
 
-    python -m benchmarks.report quality opening indexing
+    python -m benchmarks.report quality opening indexing encoders
 
 A section begins with ``<!-- NAME -->`` and ends with ``<!-- end NAME -->``; the text around it is written by hand.
 A benchmark that runs but misses its own target is written down as such; one that can't run leaves its section as it
@@ -25,6 +25,7 @@ SECTIONS = {
     "adapters": "benchmarks.bench_adapt",
     "opening": "benchmarks.bench_open",
     "indexing": "benchmarks.bench_indexing",
+    "encoders": "benchmarks.bench_encoders",
 }
 
 

@@ -40,6 +40,7 @@ INPUTS = 16
 _LONG = 6.0  # seconds for one eager batch: past this fewer inputs must do
 _FEWER = 8
 _ROUNDS = 3
+_SLOW = 1.5  # seconds for one eager batch: past this one round must do
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class _Bench:
             parts = [self._batch[start : start + size] for start in range(0, len(self._batch), size)]
             own = sum(self._seconds(forward, filled(part, size)) for part in parts)
             ratios.append(eager / own)
-            if eager > _LONG / 2:
+            if eager > _SLOW:
                 break
         return statistics.median(ratios)
 
