@@ -95,6 +95,30 @@ def make_open_clip(folder: Path, resize_mode: str = "shortest") -> Path:
     return folder
 
 
+def make_biomedclip(folder: Path) -> Any:
+    """A folder as BiomedCLIP's: the text tower is a BERT of transformers, named as on the hub, its config beside."""
+    import open_clip
+    import torch
+    from transformers import BertConfig, BertTokenizerFast
+
+    (folder / "text").mkdir(parents=True)
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chest", "x", "-", "ray", "normal", "heart")
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertConfig(**small, vocab_size=len(words)).save_pretrained(folder / "text")
+    config = json.loads(json.dumps(OPEN_CLIP_CONFIG))
+    named = {"hf_model_name": "microsoft/not-here", "hf_tokenizer_name": "microsoft/not-here", "context_length": 16}
+    built = {**named, "hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
+    torch.manual_seed(0)
+    local = {**built, "hf_model_name": str(folder / "text"), "hf_model_pretrained": False}
+    model = open_clip.model.CustomTextCLIP(**{**config["model_cfg"], "text_cfg": local}).eval()
+    config["model_cfg"]["text_cfg"] = built
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save(model, folder / "open_clip_model.safetensors")
+    return model
+
+
 def scene(rows: int = 96, columns: int = 80, seed: int = 0) -> Pixels:
     """A smooth frame with edges and grain, uint8: nearer to a picture than noise is."""
     random = np.random.default_rng(seed)

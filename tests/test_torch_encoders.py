@@ -15,7 +15,16 @@ from PIL import Image as PillowImage
 from retrieval.encoders import TextEncoder, open_encoder
 from retrieval.errors import MissingExtra, NotFoundError, UsageError
 from retrieval.types import Image
-from tests.encoder_files import TIMM_MODELS, make_checkpoints, make_open_clip, make_timm, scene, scenes, specs
+from tests.encoder_files import (
+    TIMM_MODELS,
+    make_biomedclip,
+    make_checkpoints,
+    make_open_clip,
+    make_timm,
+    scene,
+    scenes,
+    specs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +171,25 @@ def test_a_text_tower_of_transformers_names_the_extra_to_install(tmp_path: Path)
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(MissingExtra, match=r"precedent\[transformers\]"):
         open_encoder(f"open_clip:local-dir:{folder}")
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+def test_a_text_tower_of_transformers_opens_from_a_folder_without_a_network(tmp_path: Path) -> None:
+    """As BiomedCLIP is built: open_clip asks the hub for the text tower's configuration unless it lies beside."""
+    import open_clip
+    import torch
+
+    model = make_biomedclip(tmp_path / "clip")
+    encoder = open_encoder(f"open_clip:local-dir:{tmp_path / 'clip'}", device="cpu")
+    assert isinstance(encoder, TextEncoder) and encoder.card.text
+    texts = ["chest x-ray normal", "heart"]
+    with torch.inference_mode():
+        tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'clip'}")(texts)
+        expected = model.encode_text(tokens, normalize=True).numpy()
+    assert np.einsum("nd,nd->n", encoder.encode_text(texts), expected).min() > 0.999999
+    (tmp_path / "clip" / "text" / "config.json").unlink()
+    with pytest.raises(UsageError, match="the folder 'text'"):
+        open_encoder(f"open_clip:local-dir:{tmp_path / 'clip'}")
 
 
 def test_open_clip_never_answers_with_random_weights(tmp_path: Path) -> None:

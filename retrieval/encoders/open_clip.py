@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _RESIZES = {"shortest": "crop", "squash": "squash", "longest": "pad"}  # open_clip's resize_mode
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
 _CONFIG = "open_clip_config.json"
+_TEXT = "text"  # the folder in a model's folder for the configuration of a text tower of transformers
 _BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
 
@@ -126,9 +127,16 @@ def _by_schema(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
         raise UsageError(
             f"The file {file} is not a configuration of open_clip ({one_line(error)}): fetch it again."
         ) from error
-    if "hf_model_name" in config.get("text_cfg", {}) and find_spec("transformers") is None:
+    text = config.get("text_cfg", {})
+    if "hf_model_name" not in text:
+        return _create(rest, rest), config
+    if find_spec("transformers") is None:
         raise MissingExtra("transformers", "transformers")
-    return _create(rest, rest), config
+    beside = file.parent / _TEXT  # the text tower's own config.json, which else is asked of the hub by name
+    if not (beside / "config.json").is_file():
+        return _create(rest, rest), config
+    local = {**text, "hf_model_name": str(beside), "hf_model_pretrained": False}
+    return _create(rest, rest, text_cfg=local), config  # the text tower's config decides no image's vector
 
 
 def _hub_config(rest: str) -> Path:
@@ -150,7 +158,8 @@ def _create(name: str, rest: str, **options: Any) -> torch.nn.Module:
         if rest.startswith(_FOLDER) or "/" not in rest or Path(rest.partition("/")[2]).expanduser().is_file():
             raise UsageError(
                 f"The weights of open_clip:{rest} can't be used ({one_line(error)}): check that weights and "
-                "configuration belong together."
+                "configuration belong together. A text tower of transformers (hf_model_name, as BiomedCLIP has) also "
+                f"needs its own config.json: in the hub's cache, or in the folder '{_TEXT}' beside {_CONFIG}."
             ) from error
         raise NotFoundError(_unreachable(rest, error)) from error
     return model
