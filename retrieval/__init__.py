@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrieval.gallery import Gallery
     from retrieval.settings import Settings
-    from retrieval.types import Case, Hit, Image, Query, SearchResult
+    from retrieval.types import Case, Fusion, Hit, Image, Query, SearchResult
 
 __version__ = "0.1.0"
 
-__all__ = ["Case", "Gallery", "Hit", "Image", "Query", "SearchResult", "Settings", "__version__"]
+__all__ = ["Case", "Fusion", "Gallery", "Hit", "Image", "Query", "SearchResult", "Settings", "__version__"]
 
 _HOMES = {"Gallery": "retrieval.gallery", "Settings": "retrieval.settings"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -19,9 +19,12 @@ from api.service import Service
 from api.viewing import query_png
 from api.wire import answer, filter_of, image_url, query_body, text_query_body
 from indexer.query import QueryCase, read_query
+from retrieval.encoders.text import text_encoder
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 from retrieval.types import Fusion, GroupBy, Query, SamePatient
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/v1", tags=["search"])
 FILES = "one DICOM, NIfTI, MHA, NRRD, PNG, JPEG, ... file; a zip; or several files of one series"
@@ -59,6 +62,8 @@ def _query(service: Service, form: Form, asked: SearchForm) -> tuple[Query, Quer
         raise Problem(422, "text_weight and fusion put an image and a text together: send both, or neither of these.")
     if not image:
         return _worded(service, lambda: service.gallery.text_query(asked.text)), text_query_body()
+    if asked.text:  # before files are read for nothing
+        _worded(service, lambda: text_encoder(service.gallery.encoder))
     query, told = _stored(service.gallery, asked.case_id) if asked.case_id else _sent(service, form, asked)
     if asked.text:
         query = _worded(service, partial(_with_text, service.gallery, query, asked))
@@ -82,8 +87,8 @@ def _with_text(gallery: Gallery, query: Query, asked: SearchForm) -> Query:
     return gallery.with_text(query, asked.text, weight=asked.text_weight, fusion=Fusion(asked.fusion))
 
 
-def _worded(service: Service, make: Callable[[], Query]) -> Query:
-    """A query with a text in it; an encoder without a text tower makes it a request that is not valid."""
+def _worded(service: Service, make: Callable[[], T]) -> T:
+    """What has to do with a text; an encoder without a text tower makes it a request that is not valid."""
     try:
         with service.heavy.slot():
             return make()

@@ -13,6 +13,7 @@ from indexer.limits import Limits
 from indexer.query import read_query
 from indexer.sandbox import Sandbox
 from indexer.workers import worker_count
+from retrieval.encoders.text import text_encoder
 from retrieval.errors import UsageError
 from retrieval.filters import parse_text
 from retrieval.gallery import TEXT_WEIGHT, Gallery
@@ -48,6 +49,8 @@ def search(
         raise UsageError("--text-weight and --fusion put an image and a sentence together: give a file and --text.")
     filters = parse_text(where) if where else None
     with Gallery.open(settings_of(home)) as gallery:
+        if text:  # before files are read for nothing
+            text_encoder(gallery.encoder)
         query, warnings = _case_or_files(gallery, what) if what else (gallery.text_query(text), ())
         if what and text:
             weight = TEXT_WEIGHT if text_weight is None else text_weight
