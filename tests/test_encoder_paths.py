@@ -38,6 +38,8 @@ from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import Image, UnitRows
 from tests.encoder_files import make_timm
+from tests.studies import write_pictures
+from tests.test_cli import precedent
 
 CPU = torch.device("cpu")
 DIM = 12
@@ -145,6 +147,7 @@ def test_float32_paths_are_not_tried_once_they_can_not_win() -> None:
 def test_a_network_that_is_fast_enough_is_left_alone() -> None:
     choice = calibrate_now(tower(Work().eval()), paths=[quick()])
     assert choice is not None and choice.path == EAGER and choice.trials == ()
+    assert "fast enough" in choice.sentence
 
 
 # --- the same vector in any batch ---
@@ -321,6 +324,20 @@ def test_a_gallery_follows_the_choice_unless_told_to_stay_with_float32(tmp_path:
             assert fast and fast.execution.path == path
 
 
+def test_the_command_says_how_it_encodes_and_does_without_when_told(tmp_path: Path) -> None:
+    make_timm("test_vit", tmp_path / "vit.safetensors")
+    write_pictures(tmp_path / "in", CALIBRATING)
+    index = ("index", tmp_path / "in", "--encoder", f"timm:test_vit@{tmp_path / 'vit.safetensors'}")
+    exact = precedent(*index, "--precision", "float32", home=tmp_path / "exact")
+    assert "Encoding with" not in exact.stderr and not (tmp_path / "exact" / FOLDER).exists()
+    fast = precedent(*index, home=tmp_path / "fast")
+    assert "Encoding with" in fast.stderr and len(list((tmp_path / "fast" / FOLDER).iterdir())) == 1
+    again = precedent(*index, "--no-resume", home=tmp_path / "fast")
+    assert [line for line in again.stderr.splitlines() if "Encoding with" in line] == [
+        line for line in fast.stderr.splitlines() if "Encoding with" in line
+    ]
+
+
 def test_what_is_no_torch_tower_is_left_alone(tmp_path: Path) -> None:
     encoder: Encoder = open_encoder("classical")
     assert calibrate_now(encoder, tmp_path) is None
@@ -366,6 +383,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert cramped.seen == [16, 8, 4, 4, 4, 4, 4]  # what was too much once is not tried again
     assert "Out of memory with 16 frames" in caplog.text
     assert least_cosine(rows, tower(Work().eval()).encode(images)) > INVARIANCE
+
+
+def test_a_network_without_room_to_be_measured_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = tower(Cramped(5, MemoryError))
+    assert calibrate_now(encoder, paths=[quick()]) is None
+    assert "too little memory" in caplog.text
+    assert encoder.encode(sample_images(7)).shape == (7, DIM)
 
 
 def test_a_path_of_one_size_goes_on_with_half_of_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -54,8 +54,10 @@ class Choice:
     @property
     def sentence(self) -> str:
         """The choice in words, for people."""
+        if self.path == EAGER and not self.trials:
+            return "Encoding with torch in float32, which is fast enough here."
         if self.path == EAGER:
-            return f"Encoding with torch in float32: of {len(self.trials)} faster ways none was worth taking."
+            return f"Encoding with torch in float32: of {len(self.trials)} other ways none was worth taking."
         return (
             f"Encoding with {self.path}: {self.speed:.1f} times as fast as torch in float32, cosine to it at least "
             f"{self.cosine:.5f} on {self.images} images."

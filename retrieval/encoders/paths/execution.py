@@ -52,8 +52,9 @@ class Execution:
 
     def use(self, path: str, forward: Forward, sizes: Sequence[int]) -> None:
         """Run ``forward`` from now on, in batches of ``sizes``."""
-        self._path, self._forward = path, forward
-        self._sizes = self._allowed = tuple(sorted(sizes))
+        with self.lock:
+            self._path, self._forward = path, forward
+            self._sizes = self._allowed = tuple(sorted(sizes))
 
     def rows(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
         """Rows [n, dim] of inputs [n, ...], which are on the CPU.
@@ -79,7 +80,7 @@ class Execution:
         try:
             return to_host(self._forward(to_device(batch, self.device)))
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             return None  # out of the except clause, whose traceback holds the tensors that were too many
 
@@ -121,7 +122,8 @@ def to_host(rows: torch.Tensor) -> npt.NDArray[np.float32]:
     return host
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a library says with this error, in its own way, that memory ran out."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.paths.base import EAGER, FastPath
 from retrieval.encoders.paths.choice import Choice, ChoiceStore
-from retrieval.encoders.paths.execution import to_device
+from retrieval.encoders.paths.execution import out_of_memory, to_device
 from retrieval.encoders.paths.known import KNOWN_PATHS
 from retrieval.encoders.paths.machine import Machine
 from retrieval.encoders.paths.samples import sample_images
@@ -71,19 +71,26 @@ def calibrate_now(
 ) -> Choice | None:
     """Measure the paths, run the chosen one from now on, keep it below ``home`` if that is given.
 
-    Measured on the first of ``images``, made up to 16 by ``sample_images``. None for an encoder that is not a torch
-    tower. ``thorough``: also what takes minutes to build. StoreError when the choice can't be kept.
+    Measured on the first of ``images``, made up to 16 by ``sample_images``. None, and eager, for an encoder that is not
+    a torch tower and where memory is too short to measure. ``thorough``: also what takes minutes to build. StoreError
+    when the choice can't be kept.
     """
     from retrieval.encoders.paths.calibration import calibrate
 
     tower = tower_of(encoder)
     if tower is None:
         return None
-    frames = [*images[:CALIBRATING], *sample_images(CALIBRATING - min(len(images), CALIBRATING))]
-    found = calibrate(
-        tower.execution, tower.inputs(frames), tower.card.fingerprint, paths=tuple(paths), thorough=thorough
-    )
     tower.first.forget()
+    frames = [*images[:CALIBRATING], *sample_images(CALIBRATING - min(len(images), CALIBRATING))]
+    try:
+        found = calibrate(
+            tower.execution, tower.inputs(frames), tower.card.fingerprint, paths=tuple(paths), thorough=thorough
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        _log.warning("%s: too little memory to look for a faster path.", tower.card.fingerprint)
+        return None
     tower.execution.use(found.choice.path, found.forward, found.choice.sizes)
     _log.info("%s: %s", found.choice.fingerprint, found.choice.sentence)
     if home is not None:
