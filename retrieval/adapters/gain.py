@@ -43,15 +43,12 @@ class Gain:
 def gain_of(before: UnitRows, after: UnitRows, members: Members, groups: Numbers) -> Gain:
     """Of ``after`` over ``before``, each [n, dim]; ``members`` [n, classes] says what is alike, ``groups`` [n] who."""
     blocks = _blocks(groups)
-    whole, without = (
-        np.subtract(ours, theirs)
-        for ours, theirs in zip(
-            _means(after, members, groups, blocks), _means(before, members, groups, blocks), strict=True
-        )
-    )
+    old, old_without = _means(before, members, groups, blocks)
+    new, new_without = _means(after, members, groups, blocks)
+    without = new_without - old_without
     count = len(without)
     error = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
-    return Gain(float(whole), float(error))
+    return Gain(new - old, float(error))
 
 
 def mean_precision(rows: UnitRows, members: Members, groups: Numbers) -> float:

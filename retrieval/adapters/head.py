@@ -178,7 +178,7 @@ class _Layer:
 
     def of(self, rows: _Exact) -> _Exact:
         """Exact [n, dim_out] of rows on the grid."""
-        return rows @ self.weights[:-1] + self.weights[-1]
+        return np.asarray(rows @ self.weights[:-1] + self.weights[-1], dtype=np.float64)
 
 
 def _power_above(value: float) -> int:
