@@ -61,11 +61,10 @@ def embed_volume(
     if recipe is None:
         raise UsageError(f"The encoder '{encoder.card.name}' has no volume recipe in its card: add one.")
     check_modality(draft.case.attributes.modality, recipe)
-    _check_memory(geometry_of(draft), recipe, most_bytes)
-    read = _read(sandbox, draft)
+    declared = geometry_of(draft)
+    _check_memory(declared, recipe, most_bytes)
+    read = _read(sandbox, draft, declared.shape[1:])
     geometry = geometry_of(read.draft)  # of the slices that were read
-    if read.voxels.shape != geometry.shape:
-        raise RejectedInput("embed", f"The header declares {geometry.shape} voxels, {read.voxels.shape} were decoded.")
     found = encoder.encode_volume(Volume(read.voxels, geometry, draft.case.attributes.modality))
     return EmbeddedVolume(
         draft=read.draft,
@@ -130,8 +129,11 @@ def _check_memory(geometry: Geometry, recipe: VolumeRecipe, most_bytes: int) -> 
         )
 
 
-def _read(sandbox: Sandbox, draft: Draft) -> _Read:
-    """Every slice, each copied into its place as it comes; files that can't be decoded are left out and told."""
+def _read(sandbox: Sandbox, draft: Draft, plane: tuple[int, int]) -> _Read:
+    """Every slice, each copied into its place as it comes; files that can't be decoded are left out and told.
+
+    ``plane``: (rows, columns) the headers declare, for which there is memory.
+    """
     asked = ((wanted, frame) for wanted in draft.wanted for frame in wanted.frames or ())
     places = {request: n for n, request in enumerate(asked)}
     frames: dict[int, Frame] = {}
@@ -144,7 +146,7 @@ def _read(sandbox: Sandbox, draft: Draft) -> _Read:
                 failed[numbers[reply.source]] = reply
                 continue
             place, pixels = places[reply.wanted, reply.index], reply.image.pixels
-            voxels = _room(voxels, len(places), pixels)
+            voxels = _room(voxels, (len(places), *plane), pixels)
             voxels[place] = pixels
             frames[place] = replace(reply, image=replace(reply.image, pixels=_NOTHING))
     kept = [n for n, frame in enumerate(draft.case.frames) if n in frames and frame.file not in failed]
@@ -157,16 +159,16 @@ def _read(sandbox: Sandbox, draft: Draft) -> _Read:
 
 
 def _room(
-    voxels: npt.NDArray[np.generic] | None, slices: int, pixels: npt.NDArray[np.generic]
+    voxels: npt.NDArray[np.generic] | None, shape: tuple[int, int, int], pixels: npt.NDArray[np.generic]
 ) -> npt.NDArray[np.generic]:
-    """An array for all slices that can hold ``pixels``: of their type, float32 where types differ between slices."""
+    """An array of ``shape`` that can hold ``pixels``: of their type, float32 once types differ between slices."""
     if pixels.ndim != 2:
         raise RejectedInput("embed", "Expected a grey volume, got one in colour.")
+    if pixels.shape != shape[1:]:
+        raise RejectedInput("embed", f"The header declares slices of {shape[1:]}, one of {pixels.shape} was decoded.")
     if voxels is None:
-        return np.zeros((slices, *pixels.shape), pixels.dtype)
-    if voxels.shape[1:] != pixels.shape:
-        raise RejectedInput("embed", f"Slices of one size are needed, got {voxels.shape[1:]} and {pixels.shape}.")
-    return voxels if voxels.dtype == pixels.dtype else voxels.astype(np.float32)
+        return np.zeros(shape, pixels.dtype)
+    return voxels if voxels.dtype in (pixels.dtype, np.float32) else voxels.astype(np.float32)
 
 
 def _error(rejection: Rejection) -> RejectedInput:

@@ -192,6 +192,8 @@ def test_which_slice_a_step_lies_in_is_known_whichever_way_the_axis_runs() -> No
         replace(AXIAL.geometry(), shape=(1, 48, 56), corners=AXIAL.geometry().corners[:1]),
         replace(AXIAL.geometry(), corners=(AXIAL.geometry().corners[0],) * 40),
         replace(AXIAL.geometry(), spacing=(0.0, 1.0)),
+        replace(AXIAL.geometry(), spacing=(1e12, 1.0)),
+        replace(AXIAL.geometry(), corners=(*AXIAL.geometry().corners[:-1], (0.0, 0.0, 1e15))),
     ],
 )
 def test_what_is_not_a_volume_in_space_is_refused(broken: Geometry) -> None:

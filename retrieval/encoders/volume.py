@@ -23,6 +23,7 @@ Voxels = npt.NDArray[np.float32]  # resampled, three axes as the recipe's orient
 _TOWARDS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}  # LPS
 _STRAIGHT_MM = 0.05  # slices whose corners stray less than this lie straight above each other
 _LEAST_STEP_MM = 1e-3
+_MOST_STEPS = 1 << 15  # along an axis of the grid: past this, positions in the headers are wrong
 _SQUARE = 0.05  # cosine between rows and columns that still counts as a right angle: 3 degrees
 
 
@@ -98,10 +99,22 @@ def sampling(geometry: Geometry, recipe: VolumeRecipe) -> Sampling:
     high = (heights[-1], shifts[:, 0].max() + far[0], shifts[:, 1].max() + far[1])
     places: list[Coordinates] = [np.empty(0)] * 3
     for axis, sign, step in zip(order, signs, recipe.spacing, strict=True):
-        steps = np.arange(round((high[axis] - low[axis]) / step) + 1) * step
+        steps = _steps(float(high[axis] - low[axis]), step)
         places[axis] = low[axis] + steps if sign > 0 else high[axis] - steps
     slices = np.interp(places[0], heights, np.arange(len(heights)))
     return Sampling(order, slices, places[1], places[2], shifts)
+
+
+def _steps(length: float, step: float) -> Coordinates:
+    """0, one step, two, ... up to ``length`` mm, rounded. RejectedInput for a length that no patient has: nothing
+    that headers say is believed before it is bounded."""
+    if not length / step < _MOST_STEPS:  # nor is NaN
+        raise RejectedInput(
+            "embed",
+            f"Expected a volume of fewer than {_MOST_STEPS} steps of {step:g} mm along each axis, got one {length:.4g} "
+            "mm long: check the positions and spacings in its headers.",
+        )
+    return np.arange(round(length / step) + 1) * step
 
 
 def resample(volume: Volume, grid: Sampling, outside: float) -> Voxels:
