@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,16 @@ def test_texts_are_those_of_the_model_itself(kind: str, folders: dict[str, Path]
     assert encoder.encode_text([]).shape == (0, encoder.card.dim)
     assert encoder.card.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()))
     assert encoder.card.logit_bias == (pytest.approx(-2.0) if kind == "siglip" else None)
+
+
+def test_texts_of_many_threads_are_those_of_one(folders: dict[str, Path]) -> None:
+    encoder = open_encoder(f"transformers:{folders['siglip']}", device="cpu")
+    assert isinstance(encoder, TextEncoder)
+    texts = ["chest x-ray, normal.", "heart large"] * 300
+    alone = encoder.encode_text(texts)
+    with ThreadPoolExecutor(8) as threads:
+        for rows in threads.map(encoder.encode_text, [texts] * 8):
+            assert np.allclose(rows, alone, atol=1e-6)
 
 
 def test_a_model_without_its_tokenizer_still_takes_images(folders: dict[str, Path], tmp_path: Path) -> None:

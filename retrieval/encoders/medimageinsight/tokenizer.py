@@ -21,6 +21,7 @@ from retrieval.errors import UsageError
 _START, _END, _LAST = "<|startoftext|>", "<|endoftext|>", "</w>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _REMEMBERED = 1 << 14  # words whose tokens are kept
+_WORD = 64  # letters of a word that is worth keeping: longer ones are no words, and would fill the memory
 
 Ids = npt.NDArray[np.int64]
 
@@ -40,7 +41,7 @@ class Tokenizer:
         self._letters = bytes_to_unicode()
         self._pattern = regex.compile(_WORDS, regex.IGNORECASE)
         self._longest = context * max(len(token) for token in ids)  # letters of a word that the context could hold
-        self._tokens_of = lru_cache(_REMEMBERED)(self._encode)
+        self._remembered = lru_cache(_REMEMBERED)(self._encode)
 
     @classmethod
     def read(cls, vocabulary: Path, merges: Path, context: int) -> Tokenizer:
@@ -75,7 +76,7 @@ class Tokenizer:
 
         tokens: list[int] = []
         for word in self._pattern.findall(" ".join(ftfy.fix_text(text).split()).lower()):
-            tokens.extend(self._tokens_of(word[: self._longest]))
+            tokens.extend(self._remembered(word) if len(word) <= _WORD else self._encode(word[: self._longest]))
             if len(tokens) >= self._context:
                 break
         return tokens
