@@ -131,6 +131,8 @@ class Batcher(Generic[T, R]):
     def _answer(self, batch: Sequence[_Waiting[T, R]]) -> None:
         try:
             answers = self._encode([one.value for one in batch])
+            if len(answers) != len(batch):
+                raise ValueError(f"Expected {len(batch)} answers of the encoder, got {len(answers)}.")
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the answer, never to this thread
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)

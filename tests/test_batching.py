@@ -122,6 +122,19 @@ def test_one_bad_value_fails_itself_alone(batcher: Batcher[int, int], doubler: D
         bad.result(20)
 
 
+def test_an_encoder_that_loses_answers_fails_those_who_wait_and_goes_on() -> None:
+    made: Batcher[int, int] = Batcher(lambda values: values[:1], lambda value: Weight(1, 1), Bounds(batch=4), "test")
+    empty: Batcher[int, int] = Batcher(lambda values: [], lambda value: Weight(1, 1), Bounds(batch=4), "test")
+    try:
+        assert [answer.result(20) for answer in made.submit([1, 2, 3])] == [1, 2, 3]  # one by one, nothing is lost
+        for _ in range(2):
+            with pytest.raises(ValueError, match="1 answers"):
+                empty.submit([1])[0].result(20)
+    finally:
+        made.close()
+        empty.close()
+
+
 def test_what_nobody_waits_for_is_not_encoded(batcher: Batcher[int, int], doubler: Doubler) -> None:
     held(batcher, doubler)
     gone, kept = batcher.submit([7])[0], batcher.submit([8])[0]
