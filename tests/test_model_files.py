@@ -28,6 +28,7 @@ from tests.model_files import (
     make_tokenizer,
     sha256,
     torch_net,
+    weights,
     write_card,
 )
 
@@ -105,6 +106,40 @@ def test_data_beside_an_onnx_file_are_weights_as_well(tmp_path: Path) -> None:
     data.unlink()
     with pytest.raises(NotFoundError, match=r"net\.data"):
         open_encoder(f"onnx:{model}")
+
+
+@needs_onnx
+def test_data_of_a_constant_within_a_node_are_weights_as_well(tmp_path: Path) -> None:
+    import onnx
+
+    write_card(make_onnx(tmp_path / "net.onnx", external=True))
+    first = open_encoder(f"onnx:{tmp_path / 'net.onnx'}", device="cpu")
+    model = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    (kernel,) = (each for each in model.graph.initializer if each.name == "kernel")
+    constant = onnx.helper.make_node("Constant", [], ["kernel"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(kernel)
+    model.graph.node.insert(0, constant)
+    model.graph.initializer.remove(kernel)
+    for each in model.graph.initializer:  # from now on the kernel alone is in the file of data
+        if each.name != "cut":
+            each.CopyFrom(onnx.numpy_helper.from_array(weights()[each.name], each.name))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    within = open_encoder(f"onnx:{tmp_path / 'net.onnx'}", device="cpu")
+    assert np.allclose(within.encode(scenes(2)), first.encode(scenes(2)), atol=1e-6)
+    data = bytearray((tmp_path / "net.data").read_bytes())
+    data[:] = bytes(len(data))
+    (tmp_path / "net.data").write_bytes(data)
+    changed = open_encoder(f"onnx:{tmp_path / 'net.onnx'}", device="cpu")
+    assert changed.card.fingerprint != within.card.fingerprint
+
+
+@needs_onnx
+def test_a_link_to_a_model_is_opened_by_its_own_name(tmp_path: Path) -> None:
+    """As in the cache of a hub, where files lie under their hashes."""
+    blob = make_onnx(tmp_path / "blobs" / "0a1b2c")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "net.onnx").symlink_to(blob)
+    close(f"onnx:{write_card(tmp_path / 'snapshot' / 'net.onnx')}")
 
 
 @needs_onnx
@@ -212,6 +247,8 @@ def test_whatever_is_wrong_on_a_card_is_told_by_field(tmp_path: Path) -> None:
         ("recipe.size[1] must be a whole number", {"recipe": {**recipe, "size": [32, 32.5]}}),
         ("recipe.mean must be a list", {"recipe": {**recipe, "mean": 0.5}}),
         ("std must be over 0", {"recipe": {**recipe, "std": [0]}}),
+        ("recipe.ct_window", {"recipe": {**recipe, "ct_window": [0, 10**400]}}),
+        ("fill must have 1 or 3 values of 0 to 255", {"recipe": {**recipe, "fill": [256]}}),
         ("resize must be one of", {"recipe": {**recipe, "resize": "stretch"}}),
         ("recipe.intensities", {"recipe": {**recipe, "intensities": "log"}}),
         ("[n, 3, 64, 64]", {"recipe": {**recipe, "size": [64, 64]}}),
@@ -275,6 +312,8 @@ def test_cards_of_raw_intensities_and_of_several_windows(tmp_path: Path) -> None
     encoder = open_encoder(f"onnx:{write_card(model, recipe=windows)}", device="cpu")
     slices = [Image(scenes(1)[0].pixels.astype(np.int16) * 8 - 1000, "CT"), *scenes(1)]
     assert encoder.encode(slices).shape == (2, DIM)
+    none = open_encoder(f"onnx:{write_card(model, recipe={**windows, 'ct_windows': []})}", device="cpu")
+    assert none.encode(slices).shape == (2, DIM)
 
 
 @needs_onnx

@@ -138,6 +138,11 @@ def test_a_jpeg_on_the_way_is_pillows() -> None:
 
 def test_names_are_joined_and_contradictions_refused() -> None:
     recipe = named_recipe(OWN, "ct-channels-v1+letterbox-v1")
+    assert (
+        named_recipe(OWN, "letterbox-v1+ct-channels-v1")
+        == recipe
+        == named_recipe(OWN, f"{recipe.name[4:]}+letterbox-v1")
+    )
     assert recipe.name == "own+ct-channels-v1+letterbox-v1" and recipe.resize == "pad" and len(recipe.ct_windows) == 3
     with pytest.raises(UsageError, match="contradict each other in ct_windows"):
         named_recipe(OWN, "ct-channels-v1+ct-lung-v1")

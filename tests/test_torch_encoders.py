@@ -158,6 +158,9 @@ def test_open_clip_knows_a_copied_folder_as_the_same_encoder_and_an_edited_one_a
     folder = make_open_clip(tmp_path / "copy")
     assert open_encoder(f"open_clip:local-dir:{folder}").card.fingerprint == first.fingerprint
     config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = False  # as it is when nothing is said of it
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    assert open_encoder(f"open_clip:local-dir:{folder}").card.fingerprint == first.fingerprint
     config["model_cfg"]["quick_gelu"] = True  # no tensor shows it, every vector does
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     assert open_encoder(f"open_clip:local-dir:{folder}").card.fingerprint != first.fingerprint

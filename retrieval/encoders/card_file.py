@@ -101,7 +101,7 @@ def card_of(model: Path, spec: str) -> ModelCard:
         )
     try:
         stated = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"The card {file} is not readable JSON ({one_line(error)}).") from error
     try:
         return _parsed(stated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -16,7 +16,7 @@ def checked(hint: Any, value: Any, where: str) -> Any:
         return _any_of(get_args(hint), value, where)
     if origin is tuple:
         return _tuple(get_args(hint), value, where)
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # NaN is not
         return float(value)
     if type(value) is hint:
         return value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from retrieval.encoders.card_file import ModelCard, beside, card_of, check_pinne
 from retrieval.encoders.recipe import Input, apply
 from retrieval.encoders.several_windows import several_windows
 from retrieval.encoders.volume_files import onnx_volumes
-from retrieval.encoders.weights import one_line
+from retrieval.encoders.weights import absolute, one_line
 from retrieval.errors import MissingExtra, UsageError
 from retrieval.types import Image, UnitRows
 
@@ -37,7 +38,7 @@ def known() -> Sequence[KnownEncoder]:
 
 def full_spec(rest: str) -> str:
     """The path made absolute, so that a gallery opens from any folder."""
-    return str(Path(rest).expanduser().resolve())
+    return str(absolute(rest))
 
 
 def open_encoder(rest: str, device: str | None) -> Encoder:
@@ -75,7 +76,7 @@ def open_encoder(rest: str, device: str | None) -> Encoder:
         words = _tokenizer(path, stated)
         tower = OnnxTowers(card, stated, session, inputs, _session(beside(path, stated.text.file), device), words)
     tower.run([np.zeros((*stated.recipe.size, stated.recipe.channels), np.float32)])  # its output is that of the card
-    return several_windows(tower, card) if stated.recipe.ct_windows_as == "vectors" else tower
+    return several_windows(tower, card)
 
 
 class OnnxTower:
@@ -188,12 +189,28 @@ def _external(path: Path) -> list[str]:
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
         raise UsageError(
             f"The file {path} is not an ONNX model ({one_line(error)}): export or fetch it again."
         ) from error
-    return sorted({ExternalDataInfo(each).location for each in graph.initializer if uses_external_data(each)})
+    functions = (node for function in model.functions for node in function.node)
+    tensors = chain(_tensors(model.graph), *map(_tensors_of_node, functions))
+    return sorted({ExternalDataInfo(each).location for each in tensors if uses_external_data(each)})
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All constants of a graph: its initialisers, and those of nodes and of the graphs within them (If, Loop)."""
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _tensors_of_node(node)
+
+
+def _tensors_of_node(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        yield from (attribute.t, *attribute.tensors)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors(graph)
 
 
 def _image_input(session: Any, stated: ModelCard, path: Path) -> Any:

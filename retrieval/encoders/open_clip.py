@@ -7,6 +7,7 @@ as open_clip publishes them; it needs no network.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.recipe import Recipe
 from retrieval.encoders.text_tower import ImageTextTowers
 from retrieval.encoders.tower import ImageTower, choose_device, inference
-from retrieval.encoders.weights import cached_on_hub, one_line, state_sha256
+from retrieval.encoders.weights import absolute, cached_on_hub, one_line, state_sha256
 from retrieval.errors import MissingExtra, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
 def full_spec(rest: str) -> str:
     """A path in it made absolute, so that a gallery opens from any folder."""
     if rest.startswith(_FOLDER):
-        return f"{_FOLDER}{Path(rest.removeprefix(_FOLDER)).expanduser().resolve()}"
+        return f"{_FOLDER}{absolute(rest.removeprefix(_FOLDER))}"
     name, _, pretrained = rest.partition("/")
-    local = Path(pretrained).expanduser()
-    return f"{name}/{local.resolve()}" if not rest.startswith(_HUB) and local.is_file() else rest
+    local = absolute(pretrained)
+    return f"{name}/{local}" if not rest.startswith(_HUB) and local.is_file() else rest
 
 
 def _named(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
@@ -112,8 +113,6 @@ def _named(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
 
 def _by_schema(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
     """A model that brings its configuration along, from the hub or a folder."""
-    import json
-
     if rest.startswith(_FOLDER):
         file = Path(rest.removeprefix(_FOLDER)).expanduser() / _CONFIG
         if not file.is_file():
@@ -127,6 +126,7 @@ def _by_schema(rest: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
         raise UsageError(
             f"The file {file} is not a configuration of open_clip ({one_line(error)}): fetch it again."
         ) from error
+    config = {**config, "quick_gelu": bool(config.get("quick_gelu", False))}  # left out or stated, it is one encoder
     text = config.get("text_cfg", {})
     if "hf_model_name" not in text:
         return _create(rest, rest), config

@@ -123,7 +123,10 @@ class Recipe:
             (len(self.std) not in (1, self.channels), f"std must have 1 or {self.channels} values, got {self.std}"),
             (min(self.std) <= 0, f"std must be over 0, got {self.std}"),
             (not 0 < self.crop_fraction <= 1, f"crop_fraction must be over 0 and at most 1, got {self.crop_fraction}"),
-            (len(self.fill) not in (1, 3), f"fill must have 1 or 3 values, got {self.fill}"),
+            (
+                len(self.fill) not in (1, 3) or not all(0 <= value <= 255 for value in self.fill),
+                f"fill must have 1 or 3 values of 0 to 255, got {self.fill}",
+            ),
         ]
         for wrong, sentence in faults:
             if wrong:

@@ -105,13 +105,14 @@ def named_recipe(own: Recipe, names: str) -> Recipe:
     NotFoundError for an unknown name, UsageError for two that contradict each other or for what the encoder can't take.
     """
     changes: dict[str, Any] = {}
-    for name in names.split("+"):
+    chosen = sorted(set(names.split("+")))  # in whatever order they are joined, they are one preparation
+    for name in chosen:
         if name not in _RECIPES:
             raise NotFoundError(f"There is no recipe '{name}': expected one of {', '.join(_RECIPES)}.")
         for field, value in _RECIPES[name].changes:
             if changes.setdefault(field, value) != value:
                 raise UsageError(f"The recipes '{names}' contradict each other in {field}: name only one of them.")
-    return replace(own, name=f"{own.name}+{names}", **changes)
+    return replace(own, name="+".join((own.name, *chosen)), **changes)
 
 
 def prepared(encoder: Encoder, names: str) -> Encoder:
@@ -123,6 +124,4 @@ def prepared(encoder: Encoder, names: str) -> Encoder:
         raise UsageError(f"The preparation of the encoder '{card.name}' can't be exchanged: leave ?recipe= out.")
     recipe = named_recipe(card.recipe, names)
     changed: EncoderCard = replace(card, recipe=recipe, spec=f"{card.spec}{_MARK}{names}")
-    if recipe.ct_windows and recipe.ct_windows_as == "vectors":
-        return several_windows(encoder, changed)
-    return encoder.with_card(changed)
+    return several_windows(encoder, changed)

@@ -56,9 +56,12 @@ class SeveralWindowsAndText(SeveralWindows):
 
 
 def several_windows(encoder: AdaptableEncoder, card: EncoderCard) -> Encoder:
-    """``encoder`` under ``card``, whose recipe has windows "as vectors"."""
-    alone = replace(card.recipe, ct_windows=(), ct_windows_as="channels")
-    cards = [replace(card, recipe=replace(alone, ct_window=window)) for window in card.recipe.ct_windows]
+    """``encoder`` under ``card``: once for each window where the card's recipe has windows "as vectors"."""
+    recipe = card.recipe
+    if not recipe.ct_windows or recipe.ct_windows_as != "vectors":
+        return encoder.with_card(card)
+    alone = replace(recipe, ct_windows=(), ct_windows_as="channels")
+    cards = [replace(card, recipe=replace(alone, ct_window=window)) for window in recipe.ct_windows]
     encoders = [encoder.with_card(each) for each in cards]
     if isinstance(encoder, TextEncoder):
         return SeveralWindowsAndText(encoders, card, encoder)

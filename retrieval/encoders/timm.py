@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.recipe import Recipe
 from retrieval.encoders.tower import ImageTower, choose_device
-from retrieval.encoders.weights import cached_on_hub, check_keys, find_checkpoint, one_line, read_state, state_sha256
+from retrieval.encoders.weights import (
+    absolute,
+    cached_on_hub,
+    check_keys,
+    find_checkpoint,
+    one_line,
+    read_state,
+    state_sha256,
+)
 from retrieval.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +63,7 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
         raise UsageError("Expected timm:NAME or timm:NAME@PATH, such as timm:resnet50.a1_in1k; the name is empty.")
     chosen = choose_device(device)
     _check_name(name)
-    model, arguments = _local(name, Path(path).expanduser()) if path else (_from_hub(name), {})
+    model, arguments = _local(name, Path(path)) if path else (_from_hub(name), {})
     model = model.eval().requires_grad_(False)
     return ImageTower(_card(rest, model, arguments), model.to(chosen), chosen)
 
@@ -63,7 +71,7 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
 def full_spec(rest: str) -> str:
     """The path made absolute, so that a gallery opens from any folder."""
     name, at, path = rest.partition("@")
-    return f"{name}@{Path(path).expanduser().resolve()}" if at else rest
+    return f"{name}@{absolute(path)}" if at else rest
 
 
 def _check_name(name: str) -> None:

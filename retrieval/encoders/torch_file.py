@@ -16,7 +16,7 @@ from retrieval.encoders.card_file import ModelCard, card_of, check_pinned, file_
 from retrieval.encoders.several_windows import several_windows
 from retrieval.encoders.tower import ImageTower, choose_device, inference
 from retrieval.encoders.volume_files import known_volumes, torch_volumes
-from retrieval.encoders.weights import one_line
+from retrieval.encoders.weights import absolute, one_line
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def known() -> Sequence[KnownEncoder]:
 
 def full_spec(rest: str) -> str:
     """The path made absolute, so that a gallery opens from any folder."""
-    return str(Path(rest).expanduser().resolve())
+    return str(absolute(rest))
 
 
 def open_encoder(rest: str, device: str | None) -> Encoder:
@@ -70,7 +70,7 @@ def open_encoder(rest: str, device: str | None) -> Encoder:
     if stated.volume is not None:
         return torch_volumes(card, forward, chosen)
     tower = ImageTower(card, forward, chosen)
-    return several_windows(tower, card) if stated.recipe.ct_windows_as == "vectors" else tower
+    return several_windows(tower, card)
 
 
 def _vouched(stated: ModelCard, path: Path) -> str:

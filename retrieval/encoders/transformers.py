@@ -20,7 +20,7 @@ from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.text_tower import ImageTextTowers, Tokenizer
 from retrieval.encoders.tower import ImageTower, choose_device, inference
 from retrieval.encoders.transformers_recipe import recipe_of
-from retrieval.encoders.weights import cached_on_hub, check_loaded, one_line, state_sha256
+from retrieval.encoders.weights import absolute, cached_on_hub, check_loaded, one_line, state_sha256
 from retrieval.errors import MissingExtra, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def open_encoder(rest: str, device: str | None) -> ImageTower:
 
 def full_spec(rest: str) -> str:
     """A folder's path made absolute, so that a gallery opens from anywhere; a name of the hub as it is."""
-    local = Path(rest).expanduser()
-    return str(local.resolve()) if local.is_dir() else rest
+    local = absolute(rest)
+    return str(local) if local.is_dir() else rest
 
 
 def _folder(rest: str) -> Path:

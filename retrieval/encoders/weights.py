@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")  # safetensors first: they can hold nothing but arrays
 _SHOWN_KEYS = 5
+
+
+def absolute(path: str | Path) -> Path:
+    """The path from the root, so that a gallery opens from any folder. Links are kept: what belongs to a model lies
+    beside its name, and not where a link leads (caches keep files under their hashes, without a suffix)."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (resolve() follows links)
 
 
 def find_checkpoint(path: Path) -> Path:

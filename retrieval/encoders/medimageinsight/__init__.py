@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from retrieval.encoders.base import KnownEncoder
 from retrieval.encoders.medimageinsight.config import PUBLISHED
 from retrieval.encoders.recipes import named_recipe
+from retrieval.encoders.weights import absolute
 from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def known() -> Sequence[KnownEncoder]:
 
 def full_spec(rest: str) -> str:
     """``rest`` with an absolute path: a gallery keeps it, and is opened from other folders too."""
-    return str(Path(rest).expanduser().absolute())
+    return str(absolute(rest))
 
 
 def open_encoder(rest: str, device: str | None) -> ImageTextTowers:
