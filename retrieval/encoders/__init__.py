@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _FAMILIES = {
-    "compact": "retrieval.encoders.compact",
     "classical": "retrieval.encoders.classical",
     "timm": "retrieval.encoders.timm",
     "open_clip": "retrieval.encoders.open_clip",
