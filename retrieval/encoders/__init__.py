@@ -1,4 +1,4 @@
-"""Encoders by name: ``classical``, ``timm:NAME``, ``open_clip:NAME/PRETRAINED``.
+"""Encoders by name: ``compact``, ``classical``, ``timm:NAME``, ``open_clip:NAME/PRETRAINED``.
 
 Any of them may end in ``?recipe=NAME``: another preparation of the frames, by name (``recipes``).
 
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _FAMILIES = {
+    "compact": "retrieval.encoders.compact",
     "classical": "retrieval.encoders.classical",
     "timm": "retrieval.encoders.timm",
     "open_clip": "retrieval.encoders.open_clip",

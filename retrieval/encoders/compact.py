@@ -1,0 +1,93 @@
+"""The default encoder: a small trained network beside the classical descriptor, its weights in the package.
+
+The row is made of six blocks: four general ones of a MobileNetV2 (``compact_network``), the scores of experts trained
+on radiographs (``docs/compact.md``), and the ``classical`` descriptor. The experts are silent on other modalities, so
+those are told by blocks that no training has narrowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.encoders import classical
+from retrieval.encoders.base import EncoderCard, KnownEncoder, unit_rows
+from retrieval.encoders.recipe import Recipe
+from retrieval.encoders.tower import ImageTower, choose_device
+from retrieval.errors import NotFoundError, UsageError
+from retrieval.types import Image, UnitRows
+
+if TYPE_CHECKING:
+    from retrieval.encoders.compact_network import CompactNetwork
+
+SIDE = 256
+WEIGHTS = Path(__file__).with_name("compact.safetensors")
+SHA256 = "8dc2dc324356c455de59915d4473986558ed34e86739a174d58992cc5770ad7e"
+LABELS = (3, 2, 5)  # of each expert: pneumonia of children, pneumonia of adults, grade of arthrosis of the knee
+CLASSICAL_SHARE = 0.2  # of the row's squared length
+CARD = EncoderCard(
+    name="compact",
+    spec="compact",
+    dim=64 + 256 + 256 + 384 + sum(LABELS) + classical.CARD.dim,
+    recipe=Recipe(name="compact", size=(SIDE, SIDE), mean=(0.5,), std=(0.5,)),
+    weights_sha256=SHA256,
+    licence="Apache-2.0",
+    notes="in the package, no download; trained on public sets (docs/compact.md)",
+)
+
+
+class CompactEncoder(ImageTower):
+    """The network's row and the classical row of a frame, side by side."""
+
+    def encode(self, images: Sequence[Image]) -> UnitRows:
+        if not images:
+            return np.empty((0, self.card.dim), np.float32)
+        small = replace(self.card.recipe, size=classical.CARD.recipe.size)
+        shape = np.stack([classical.describe(image, small) for image in images])
+        seen = super().encode(images) * np.sqrt(1 - CLASSICAL_SHARE)
+        return unit_rows(np.concatenate([seen, unit_rows(shape) * np.sqrt(CLASSICAL_SHARE)], axis=1))
+
+
+def open_encoder(rest: str, device: str | None) -> CompactEncoder:
+    """``rest`` must be empty: there is one compact encoder."""
+    if rest:
+        raise UsageError(f"Expected 'compact' alone, got 'compact:{rest}'.")
+    chosen = choose_device(device)
+    return CompactEncoder(CARD, read_network(WEIGHTS, SHA256).to(chosen), chosen)
+
+
+def known() -> Sequence[KnownEncoder]:
+    return (KnownEncoder(CARD.spec, CARD.dim, CARD.recipe, CARD.licence, notes=CARD.notes),)
+
+
+def read_network(weights: Path, sha256: str) -> CompactNetwork:
+    """The network with the weights of a file whose SHA-256 must be ``sha256``.
+
+    Raises NotFoundError when there is no such file, UsageError when it is damaged or another one.
+    """
+    import torch
+    from safetensors.torch import load
+
+    from retrieval.encoders.compact_network import CompactNetwork
+
+    try:
+        packed = weights.read_bytes()
+    except OSError as error:
+        raise NotFoundError(
+            f"The weights of the compact encoder are missing from the installation ({weights.name}): install it again."
+        ) from error
+    found = hashlib.sha256(packed).hexdigest()
+    if found != sha256:
+        raise UsageError(
+            f"The weights file {weights.name} is damaged or not of this version: expected SHA-256 {sha256[:12]}..., "
+            f"got {found[:12]}...; install it again, or use the encoder 'classical', which has no weights."
+        )
+    network = CompactNetwork(LABELS)
+    network.load_state_dict(load(packed))
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return network
