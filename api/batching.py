@@ -70,15 +70,12 @@ class Batcher(Generic[T, R]):
 
         All or none are taken: a 503 problem with Retry-After when there is no room now, 413 when there never will be.
         """
+        total = self.check(values)
         new: list[_Waiting[T, R]] = [_Waiting(value, self._weigh(value)) for value in values]
-        pieces, held = sum(one.weight.pieces for one in new), sum(one.weight.bytes for one in new)
-        if pieces > self._bounds.pieces or held > self._bounds.bytes:
-            most = f"{self._bounds.pieces} images, slices or texts and {self._bounds.bytes >> 20} MiB of pixels"
-            raise Problem(413, f"The request is more than is encoded at a time ({most}): send it in parts.")
         with self._changed:
             if self._closed:
                 raise _stopping()
-            if self._pieces + pieces > self._bounds.pieces or self._bytes + held > self._bounds.bytes:
+            if not self._fits(self._pieces + total.pieces, self._bytes + total.bytes):
                 raise Problem(
                     503,
                     f"The encoder has {self._pieces} images, slices or texts waiting and takes no more now: try again "
@@ -86,10 +83,22 @@ class Batcher(Generic[T, R]):
                     headers={"Retry-After": str(RETRY_SECONDS)},
                 )
             self._waiting.extend(new)
-            self._pieces += pieces
-            self._bytes += held
+            self._pieces += total.pieces
+            self._bytes += total.bytes
             self._changed.notify()
         return [one.answer for one in new]
+
+    def check(self, values: Sequence[T]) -> Weight:
+        """What all of these weigh; a 413 problem when there never will be room for them."""
+        weights = [self._weigh(value) for value in values]
+        total = Weight(sum(weight.pieces for weight in weights), sum(weight.bytes for weight in weights))
+        if not self._fits(total.pieces, total.bytes):
+            most = f"{self._bounds.pieces} images, slices or texts and {self._bounds.bytes >> 20} MiB of pixels"
+            raise Problem(413, f"The request is more than is encoded at a time ({most}): send it in parts.")
+        return total
+
+    def _fits(self, pieces: int, held: int) -> bool:
+        return pieces <= self._bounds.pieces and held <= self._bounds.bytes
 
     def close(self) -> None:
         """Take no more, finish the batch under way, and tell whoever still waits."""

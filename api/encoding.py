@@ -40,6 +40,10 @@ class Encoding:
         """The pooled vector of each case's frames, as the gallery would store it."""
         return self._images.submit(cases)
 
+    def check_room(self, cases: Sequence[Frames]) -> None:
+        """A 413 problem when these are more than ``images`` ever takes at a time."""
+        self._images.check(cases)
+
     def texts(self, texts: Sequence[str]) -> list[Future[Vector]]:
         """The vector of each text."""
         return self._texts.submit(texts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +97,23 @@ def image_bytes(text: str) -> bytes:
     return content
 
 
-def decoded(gallery: Gallery, sandbox: Sandbox, body: SpooledJson, images: Sequence[str]) -> list[tuple[Image, ...]]:
-    """The frames of each image, decoded by the workers as those of any query. The first that is refused ends it."""
-    return [_frames(gallery, sandbox, body, n, text) for n, text in enumerate(images)]
+def decoded(
+    gallery: Gallery,
+    sandbox: Sandbox,
+    body: SpooledJson,
+    images: Sequence[str],
+    check_room: Callable[[Sequence[tuple[Image, ...]]], None],
+) -> list[tuple[Image, ...]]:
+    """The frames of each image, decoded by the workers as those of any query. The first that is refused ends it.
+
+    ``check_room`` sees what has been decoded after each image and raises when it is more than is ever encoded: small
+    files can hold large pictures, so memory is bounded before all of them lie in it.
+    """
+    found: list[tuple[Image, ...]] = []
+    for n, text in enumerate(images):
+        found.append(_frames(gallery, sandbox, body, n, text))
+        check_room(found)
+    return found
 
 
 def _frames(gallery: Gallery, sandbox: Sandbox, body: SpooledJson, n: int, text: str) -> tuple[Image, ...]:

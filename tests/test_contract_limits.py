@@ -101,6 +101,13 @@ def test_a_body_past_the_limit_is_413(home: Path) -> None:
         assert over.status == 413 and over.headers["content-type"] == "application/problem+json"
 
 
+def test_what_never_fits_is_told_before_the_rest_is_decoded(home: Path) -> None:
+    """The third of these is no image, and is not looked at: two pictures are over the limit already."""
+    with running(Settings(home=home, workers=1, encode_queue=1)) as server:
+        over = MedImageInsightsClient(server.url).encode([png(0), png(1), b"no image"])
+        assert over.status == 413 and "in parts" in over.json()["detail"]
+
+
 def test_past_the_queue_a_client_is_told_when_to_come_back(home: Path) -> None:
     """Room for one request of four: of many at once some are refused, and every one is answered when it comes again."""
     with running(Settings(home=home, workers=2, encode_queue=4)) as server:

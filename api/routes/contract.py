@@ -116,7 +116,7 @@ def _read_predict(service: Service, body: SpooledJson) -> tuple[PredictAsked, li
 def _decoded(service: Service, body: SpooledJson, images: Sequence[str]) -> list[Frames]:
     if images:
         _able(lambda: check_images(service.gallery))
-    return decoded(service.gallery, service.sandbox, body, images)
+    return decoded(service.gallery, service.sandbox, body, images, service.encoding.check_room)
 
 
 def _able(check: Callable[[], object]) -> None:

@@ -36,7 +36,7 @@ class ImageTextTowers(ImageTower):
         """Unit rows [len(texts), card.dim]; a text longer than the context is cut by the model's tokenizer."""
         rows = [np.empty((0, self._card.dim), np.float32)]
         for start in range(0, len(texts), BATCH):
-            # the tokenizer too: those of transformers change their own state in a call and fail a second caller
+            # the tokenizer too: those of transformers keep padding and truncation as a state that a call sets
             with self._one_at_a_time, inference():
                 tokens = self._tokenizer(list(texts[start : start + BATCH])).to(self._device)
                 rows.append(unit_rows(self._text(tokens).float().cpu().numpy()))
