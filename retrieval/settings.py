@@ -16,7 +16,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".precedent"), description="data directory: database, key, generations, kept uploads")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite at HOME/catalog.sqlite3")
-    encoder: str = Field("classical", description="encoder a new gallery is bound to")
+    encoder: str = Field("compact", description="encoder a new gallery is bound to")
     precision: Literal["auto", "float32"] = Field(
         "auto", description="how networks run: auto, the fastest way that keeps their vectors; float32, torch as it is"
     )

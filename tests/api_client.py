@@ -17,6 +17,7 @@ from api.app import create_app
 from indexer.sandbox import Sandbox
 from retrieval.settings import Settings
 from retrieval.types import Case, Label
+from tests.processes import light
 from tests.studies import index_all, open_gallery, write_pictures, write_series
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -64,7 +65,7 @@ def _volume(cases: list[Case], number: int) -> str:
 @contextmanager
 def served(home: Path, **settings: Any) -> Iterator[TestClient]:
     """The real app over a data directory; errors of the app are answered, not raised."""
-    app = create_app(Settings(home=home, workers=2, **settings))
+    app = create_app(Settings(home=home, workers=2, **{**light(home), **settings}))
     with client_of(app) as client:
         yield client
 

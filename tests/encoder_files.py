@@ -46,6 +46,7 @@ def make_checkpoints(folder: Path) -> Path:
 def specs(folder: Path) -> dict[str, str]:
     """Every encoder that can be opened here, by a name of its own."""
     return {
+        "compact": "compact",
         "classical": "classical",
         **{name: f"timm:{name}@{folder / name}.safetensors" for name in TIMM_MODELS},
         "open_clip": f"open_clip:local-dir:{folder / 'clip'}",

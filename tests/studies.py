@@ -14,6 +14,7 @@ from indexer.sandbox import Sandbox
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from tests.dicom_files import ct_slice, save, uid
+from tests.processes import light
 
 LIMITS = Limits()
 
@@ -56,7 +57,7 @@ def write_series(
 
 
 def open_gallery(home: Path, **settings: object) -> Gallery:
-    return Gallery.open(Settings(home=home, **settings), create=True)
+    return Gallery.open(Settings(home=home, **{**light(home), **settings}), create=True)
 
 
 def index_all(gallery: Gallery, sandbox: Sandbox, *paths: Path, **options: object) -> Report:

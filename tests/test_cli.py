@@ -16,6 +16,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from tests.processes import light
 from tests.studies import write_pictures, write_series
 
 COMMAND = [sys.executable, "-c", "from indexer.cli import main; main()"]
@@ -27,6 +28,8 @@ def precedent(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PRECEDENT_")} | settings
     if home is not None:
         environment["PRECEDENT_HOME"] = str(home)
+        if light(home) and "PRECEDENT_ENCODER" not in environment:
+            environment["PRECEDENT_ENCODER"] = light(home)["encoder"]
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120, check=False
     )
@@ -234,7 +237,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
 
 def test_encoders_are_listed(tmp_path: Path) -> None:
     specs = [entry["spec"] for entry in json.loads(precedent("encoders", "--json").stdout)]
-    assert "classical" in specs and any(spec.startswith("open_clip:") for spec in specs)
+    assert specs[:2] == ["compact", "classical"] and any(spec.startswith("open_clip:") for spec in specs)
     assert "classical" in precedent("encoders").stdout
 
 

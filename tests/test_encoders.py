@@ -17,6 +17,7 @@ from retrieval.encoders import Encoder, TextEncoder, known_encoders, open_encode
 from retrieval.encoders.base import EncoderCard
 from retrieval.encoders.recipe import Recipe
 from retrieval.errors import NotFoundError, UsageError
+from retrieval.settings import Settings
 from retrieval.types import Image, UnitRows
 from tests.encoder_files import NAMES, make_checkpoints, scene, scenes, specs
 
@@ -216,10 +217,11 @@ def test_a_device_that_is_not_there_is_refused(checkpoints: Path) -> None:
 
 def test_known_encoders_start_with_the_default_and_say_what_is_missing() -> None:
     entries = known_encoders()
-    assert entries[0].spec == "classical"
+    assert entries[0].spec == Settings.model_fields["encoder"].default == "compact"
     assert entries[0].missing == ""
-    assert entries[0].dim == open_encoder("classical").card.dim
-    assert {entry.spec.partition(":")[0] for entry in entries} >= {"classical", "timm", "open_clip", "transformers"}
+    assert entries[0].dim == open_encoder("compact").card.dim
+    families = {entry.spec.partition(":")[0] for entry in entries}
+    assert families >= {"compact", "classical", "timm", "open_clip", "transformers"}
     assert len({(entry.spec, entry.recipe_name) for entry in entries}) == len(entries)
     assert all(entry.recipe or entry.recipe_name or entry.dim is None for entry in entries)
 

@@ -47,7 +47,7 @@ def index(
     paths: Annotated[list[Path], typer.Argument(help="Files, folders or zips.", show_default=False)],
     labels: Annotated[Path | None, typer.Option(help="Labels file (.csv or .parquet); see docs/labels.md.")] = None,
     source: Annotated[str, typer.Option(help="Name of the data set or site these come from.")] = "",
-    encoder: Annotated[str | None, typer.Option(help="Encoder of a new gallery (default: classical).")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder of a new gallery (default: compact).")] = None,
     pooling: Annotated[str | None, typer.Option(help="Slices to vector: mean, max, min, median or std.")] = None,
     precision: Annotated[
         Precision | None,

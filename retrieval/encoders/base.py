@@ -20,7 +20,7 @@ from retrieval.types import Image, UnitRows
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """An encoder declared by data. ``spec`` is what a user types (``classical``, ``timm:NAME``, ``open_clip:...``)."""
+    """An encoder declared by data. ``spec`` is what a user types (``compact``, ``timm:NAME``, ``open_clip:...``)."""
 
     name: str
     spec: str
