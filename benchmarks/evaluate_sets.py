@@ -1,15 +1,20 @@
-"""Retrieval quality on every labelled 2D set: the test parts, leave-one-patient-out, as a Markdown table.
+"""Retrieval quality on every labelled 2D set: the test parts, leave-one-patient-out, as Markdown tables.
 
-    python -m benchmarks.evaluate_sets [--sets FOLDER] [--where split=test] [--encoder classical] [--only NAME ...]
+    python -m benchmarks.evaluate_sets [--sets FOLDER] [--where split=test] [--encoders SPEC ...] [--only NAME ...]
 
 FOLDER holds one folder per set with ``labels.csv``; it defaults to ``data`` under PRECEDENT_SHARED, or under
 ``shared`` beside the repository. Files go through the ordinary indexing pipeline. Intervals are 95 %, over patients.
+Without ``--encoders``: the default encoder, ``classical``, and the ImageNet MobileNetV2 in ``weights`` beside FOLDER
+where that and ONNX Runtime are there. The first one named is shown in full, the others by their P@5.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from indexer.evaluate import Evaluation, evaluate_table
@@ -17,6 +22,16 @@ from retrieval.evaluation import Measure
 from retrieval.settings import Settings
 
 MEASURES = ("P@1", "P@5", "P@10", "R@10", "mAP", "nDCG@10")
+SHOWN = "P@5"
+MOBILENET = "mobilenet_v2_1.0_imagenet.onnx"
+MOBILENET_CARD = {
+    "name": "mobilenet-v2-imagenet",
+    "dim": 1280,
+    "licence": "Apache-2.0",
+    "recipe": {"size": [224, 224], "interpolation": "bilinear", "mean": [0.5], "std": [0.5]},
+}
+
+Figures = dict[str, dict[str, Evaluation]]  # encoder -> set -> what was measured
 
 
 def default_sets() -> Path:
@@ -25,52 +40,86 @@ def default_sets() -> Path:
     return root / "data"
 
 
+def mobilenet(sets: Path, folder: Path) -> str:
+    """The spec of the ImageNet network, its card beside a link to it in ``folder``; "" where it can't be run."""
+    weights = sets.parent / "weights" / MOBILENET
+    if not weights.is_file() or find_spec("onnxruntime") is None or find_spec("onnx") is None:
+        return ""
+    (folder / MOBILENET).symlink_to(weights.resolve())
+    (folder / f"{MOBILENET}.card.json").write_text(json.dumps(MOBILENET_CARD), encoding="utf-8")
+    return f"onnx:{folder / MOBILENET}"
+
+
 def cell(measure: Measure) -> str:
     return f"{measure.value:.3f} [{measure.low:.3f}, {measure.high:.3f}]"
 
 
-def row(name: str, evaluation: Evaluation) -> str:
-    report = evaluation.report
-    cells = [name, f"{report.queries}", f"{report.patients}", f"{report.measure('P@5').chance:.3f}"]
-    cells += [cell(report.measure(measure)) for measure in MEASURES]
-    return f"| {' | '.join(cells)} |"
+def mean(evaluations: dict[str, Evaluation], measure: str, part: str = "value") -> float:
+    return sum(getattr(each.report.measure(measure), part) for each in evaluations.values()) / len(evaluations)
 
 
-def mean_row(evaluations: list[Evaluation]) -> str:
-    def mean(values: list[float]) -> str:
-        return f"**{sum(values) / len(values):.3f}**"
+def told(spec: str) -> str:
+    return str(MOBILENET_CARD["name"]) if spec.endswith(MOBILENET) else spec
 
-    chance = mean([evaluation.report.measure("P@5").chance for evaluation in evaluations])
-    means = [mean([evaluation.report.measure(name).value for evaluation in evaluations]) for name in MEASURES]
-    return f"| **mean** | | | {' | '.join([chance, *means])} |"
+
+def side_by_side(figures: Figures) -> list[str]:
+    """One row a set: chance and the P@5 of each encoder."""
+    first = next(iter(figures.values()))
+    lines = [f"| set | chance | {' | '.join(map(told, figures))} |", "|" + "---|" * (len(figures) + 2)]
+    for name, evaluation in first.items():
+        cells = [cell(of_encoder[name].report.measure(SHOWN)) for of_encoder in figures.values()]
+        lines.append(f"| {name} | {evaluation.report.measure(SHOWN).chance:.3f} | {' | '.join(cells)} |")
+    means = [f"**{mean(of_encoder, SHOWN):.3f}**" for of_encoder in figures.values()]
+    return [*lines, f"| **mean** | **{mean(first, SHOWN, 'chance'):.3f}** | {' | '.join(means)} |"]
+
+
+def in_full(evaluations: dict[str, Evaluation]) -> list[str]:
+    """One row a set: every measure of one encoder."""
+    lines = [f"| set | queries | patients | {' | '.join(MEASURES)} |", "|" + "---|" * (len(MEASURES) + 3)]
+    for name, evaluation in evaluations.items():
+        report = evaluation.report
+        cells = [cell(report.measure(measure)) for measure in MEASURES]
+        lines.append(f"| {name} | {report.queries} | {report.patients} | {' | '.join(cells)} |")
+    means = [f"**{mean(evaluations, measure):.3f}**" for measure in MEASURES]
+    return [*lines, f"| **mean** | | | {' | '.join(means)} |"]
+
+
+def notes(evaluations: dict[str, Evaluation]) -> list[str]:
+    lines = []
+    for name, evaluation in evaluations.items():
+        lines += [f"- {name}: {note}" for note in evaluation.report.notes]
+        if missing := evaluation.rows_without_case:
+            lines.append(f"- {name}: {missing} rows gave no case of their own (same bytes as another row).")
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=Path, default=default_sets())
     parser.add_argument("--where", default="split=test")
-    parser.add_argument("--encoder", default="classical")
+    parser.add_argument("--encoders", nargs="+", default=[])
     parser.add_argument("--only", nargs="*", default=[])
     options = parser.parse_args()
     tables = [t for t in sorted(options.sets.glob("*/labels.csv")) if not options.only or t.parent.name in options.only]
     if not tables:
         raise SystemExit(f"Expected labelled sets (FOLDER/*/labels.csv) under {options.sets}, found none.")
-    print(f"encoder {options.encoder}, {options.where}\n")
-    print(f"| set | queries | patients | chance P@5 | {' | '.join(MEASURES)} |")
-    print("|" + "---|" * (len(MEASURES) + 4))
-    evaluations, notes = [], []
-    for table in tables:
-        where = [options.where] if options.where else []
-        evaluation = evaluate_table(table, where=where, encoder=options.encoder, settings=Settings())
-        evaluations.append(evaluation)
-        notes += [f"- {table.parent.name}: {note}" for note in evaluation.report.notes]
-        if missing := evaluation.rows_without_case:
-            notes.append(
-                f"- {table.parent.name}: {missing} rows gave no case of their own (same bytes as another row)."
-            )
-        print(row(table.parent.name, evaluation), flush=True)
-    print(mean_row(evaluations))
-    print("\n" + "\n".join(notes))
+    where = [options.where] if options.where else []
+    with tempfile.TemporaryDirectory() as folder:
+        default = str(Settings.model_fields["encoder"].default)
+        specs = options.encoders or [default, "classical", mobilenet(options.sets, Path(folder))]
+        figures = {
+            spec: {
+                table.parent.name: evaluate_table(table, where=where, encoder=spec, settings=Settings())
+                for table in tables
+            }
+            for spec in filter(None, specs)
+        }
+    first = next(iter(figures))
+    print(f"P@5, {options.where or 'all rows'}:\n")
+    print("\n".join(side_by_side(figures)))
+    print(f"\nEvery measure of `{first}`:\n")
+    print("\n".join(in_full(figures[first])))
+    print("\n" + "\n".join(notes(figures[first])))
     return 0
 
 
