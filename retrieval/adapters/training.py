@@ -23,7 +23,6 @@ from retrieval.adapters.split import Members, Numbers
 from retrieval.types import UnitRows
 
 LossKind = Literal["proxy", "supcon"]
-LOSSES: tuple[LossKind, ...] = ("proxy", "supcon")
 Start = Literal["identity", "whitened"]
 
 HIDDEN = 256

@@ -114,7 +114,7 @@ def _steps(length: float, step: float) -> Coordinates:
             f"Expected a volume of fewer than {_MOST_STEPS} steps of {step:g} mm along each axis, got one {length:.4g} "
             "mm long: check the positions and spacings in its headers.",
         )
-    return np.arange(round(length / step) + 1) * step
+    return np.arange(round(length / step) + 1, dtype=np.float64) * step
 
 
 def resample(volume: Volume, grid: Sampling, outside: float) -> Voxels:

@@ -1,0 +1,88 @@
+"""A gallery's database, opened, and the encoder it is bound to."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import insert, update
+
+from retrieval.catalog.types import Binding
+from retrieval.catalog.vectors import Bound, bound_encoder, need_bound
+from retrieval.database import Database, now
+from retrieval.errors import FingerprintMismatch
+from retrieval.revisions import prepare
+from retrieval.schema import encoders, gallery
+
+
+class Store:
+    """What every part of a catalog stands on. Each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._bound: Bound | None = None
+
+    @classmethod
+    def open(cls, url: str, create: bool = False) -> Self:
+        """Open the gallery at a SQLite or PostgreSQL URL; an older one is upgraded, with ``create`` a missing one made.
+
+        Raises StoreError when there is none, StoreTooNew when a newer Precedent wrote it, UsageError for another URL.
+        """
+        database = Database(url)
+        try:
+            prepare(database, create=create)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def binding(self) -> Binding | None:
+        """The encoder this gallery belongs to, or None while it has none."""
+        with self.database.read() as connection:
+            bound = bound_encoder(connection)
+        return bound.binding if bound else None
+
+    def bind(self, binding: Binding) -> None:
+        """Tie the gallery to an encoder for good. The first writer wins; FingerprintMismatch for any other after it."""
+        with self.database.write() as connection:
+            bound = bound_encoder(connection)
+            if bound is None:
+                row = {
+                    "fingerprint": binding.fingerprint,
+                    "encoder": binding.encoder,
+                    "dim": binding.dim,
+                    "pooling": binding.pooling,
+                    "card_json": binding.card_json,
+                    "created_at": now(),
+                }
+                encoder_id = connection.execute(insert(encoders).returning(encoders.c.id), row).scalar_one()
+                connection.execute(update(gallery).values(encoder_id=encoder_id))
+                return
+        check_fingerprint(bound.binding, binding.fingerprint)
+
+    def _need_bound(self) -> Bound:
+        if self._bound is None:
+            with self.database.read() as connection:
+                self._bound = need_bound(connection)
+        return self._bound
+
+
+def check_fingerprint(stored: Binding, offered: str) -> None:
+    """FingerprintMismatch unless ``offered`` is what the gallery is bound to."""
+    if stored.fingerprint != offered:
+        fix = (
+            f"Use the encoder it was made with ({stored.encoder}, pooling {stored.pooling}), or index into a new data "
+            "directory with the other one."
+        )
+        raise FingerprintMismatch(stored.fingerprint, offered, fix)
