@@ -13,7 +13,7 @@ from retrieval.encoders import Encoder, TextEncoder
 from retrieval.encoders.base import EncoderCard, VolumeEncoder
 from retrieval.encoders.paths.prepare import calibrate_now, follow_choice
 from retrieval.encoders.paths.samples import sample_images
-from retrieval.encoders.volume import Geometry, Volume
+from retrieval.encoders.volumes.volume import Geometry, Volume
 from retrieval.types import Image, UnitRows
 
 FRAMES = 8

@@ -18,10 +18,10 @@ from indexer.pixels import turn_of
 from indexer.sandbox import Sandbox
 from indexer.sources import Frame, Plane, Rejection, Scan
 from retrieval.encoders.base import VolumeEncoder
-from retrieval.encoders.patches import check_modality
 from retrieval.encoders.pooling import Pooling, pool
-from retrieval.encoders.volume import Geometry, Volume, sampling
-from retrieval.encoders.volume_recipe import VolumeRecipe
+from retrieval.encoders.volumes.patches import check_modality
+from retrieval.encoders.volumes.recipe import VolumeRecipe
+from retrieval.encoders.volumes.volume import Geometry, Volume, sampling
 from retrieval.errors import LimitExceeded, RejectedInput, UsageError
 from retrieval.types import CaseKind, Embedding, Image
 

@@ -17,7 +17,7 @@ import pytest
 from indexer.encoder_check import check_encoder
 from retrieval.encoders import open_encoder
 from retrieval.encoders.base import EncoderCard, unit_rows
-from retrieval.encoders.card_template import write_template
+from retrieval.encoders.files.template import write_template
 from retrieval.types import Image, UnitRows
 from tests.model_files import make_exported, make_onnx, sha256, write_card
 

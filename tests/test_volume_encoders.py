@@ -20,8 +20,8 @@ from indexer.sandbox import Sandbox
 from indexer.sources import Source
 from indexer.volumes import embed_volume, geometry_of
 from retrieval.encoders.base import VolumeRows
-from retrieval.encoders.volume import Volume, resample, sampling
-from retrieval.encoders.volume_tower import VolumeTower
+from retrieval.encoders.volumes.tower import VolumeTower
+from retrieval.encoders.volumes.volume import Volume, resample, sampling
 from retrieval.errors import FingerprintMismatch, LimitExceeded, RejectedInput
 from retrieval.gallery import Gallery
 from retrieval.privacy import Secret

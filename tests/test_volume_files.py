@@ -15,8 +15,8 @@ from indexer.report import CaseStatus
 from indexer.sandbox import Sandbox
 from retrieval.encoders import known_encoders, open_encoder
 from retrieval.encoders.base import VolumeEncoder
-from retrieval.encoders.card_file import card_of, file_sha256
-from retrieval.encoders.volume_recipe import CT_FM, MERLIN, PUBLISHED
+from retrieval.encoders.files.card import card_of, file_sha256
+from retrieval.encoders.volumes.recipe import CT_FM, MERLIN, PUBLISHED
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 from tests.api_client import parts, served

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.encoders.base import EncoderCard, VolumeEncoder
-from retrieval.encoders.patches import Patches, patches_of, slices_of, starts_of
-from retrieval.encoders.volume import sampling
-from retrieval.encoders.volume_recipe import CT_FM, MERLIN, VolumeRecipe
-from retrieval.encoders.volume_tower import VolumeTower, frame_recipe
+from retrieval.encoders.volumes.patches import Patches, patches_of, slices_of, starts_of
+from retrieval.encoders.volumes.recipe import CT_FM, MERLIN, VolumeRecipe
+from retrieval.encoders.volumes.tower import VolumeTower, frame_recipe
+from retrieval.encoders.volumes.volume import sampling
 from retrieval.errors import RejectedInput, UsageError
 from retrieval.types import Image
 from tests.volume_phantoms import AXIAL, SMALL, Grid, rounded, small_tower

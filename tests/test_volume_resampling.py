@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import map_coordinates
 
-from retrieval.encoders.volume import Geometry, Volume, resample, sampling
-from retrieval.encoders.volume_recipe import CT_FM, MERLIN, VolumeRecipe
+from retrieval.encoders.volumes.recipe import CT_FM, MERLIN, VolumeRecipe
+from retrieval.encoders.volumes.volume import Geometry, Volume, resample, sampling
 from retrieval.errors import RejectedInput, UsageError
 from tests.volume_phantoms import ANTERIOR, AXIAL, LEFT, SAGITTAL, SUPERIOR, Grid, phantom, rises
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from retrieval.encoders.base import EncoderCard
-from retrieval.encoders.volume import Geometry, Volume
-from retrieval.encoders.volume_recipe import VolumeRecipe
-from retrieval.encoders.volume_tower import VolumeTower, frame_recipe
+from retrieval.encoders.volumes.recipe import VolumeRecipe
+from retrieval.encoders.volumes.tower import VolumeTower, frame_recipe
+from retrieval.encoders.volumes.volume import Geometry, Volume
 from tests.dicom_files import CT, dataset, save, uid
 from tests.volume_files import write_nifti
 

@@ -14,7 +14,7 @@ from indexer.cli.console import DONE, FAILED, Home, Json, err, out, print_json, 
 from indexer.encoder_check import EncoderCheck, check_encoder
 from retrieval.encoders import KnownEncoder, known_encoders, known_recipes, open_encoder
 from retrieval.encoders.base import EncoderCard
-from retrieval.encoders.card_template import write_template
+from retrieval.encoders.files.template import write_template
 
 encoders = typer.Typer(
     help="Encoders: list them, check one, write a card for a model file.", invoke_without_command=True

@@ -43,8 +43,8 @@ _FAMILIES = {
     "open_clip": "retrieval.encoders.open_clip",
     "medimageinsight": "retrieval.encoders.medimageinsight",
     "transformers": "retrieval.encoders.transformers",
-    "onnx": "retrieval.encoders.onnx_file",
-    "torch": "retrieval.encoders.torch_file",
+    "onnx": "retrieval.encoders.files.onnx_file",
+    "torch": "retrieval.encoders.files.torch_file",
 }
 
 

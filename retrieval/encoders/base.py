@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.encoders.recipe import LATER, Recipe, stated
-from retrieval.encoders.volume import Volume
-from retrieval.encoders.volume_recipe import VolumeRecipe
+from retrieval.encoders.volumes.recipe import VolumeRecipe
+from retrieval.encoders.volumes.volume import Volume
 from retrieval.errors import RejectedInput
 from retrieval.types import Image, UnitRows
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from retrieval.encoders.card_file import file_sha256, places
+from retrieval.encoders.files.card import file_sha256, places
 from retrieval.encoders.weights import one_line
 from retrieval.errors import ConflictError, NotFoundError, UsageError
 

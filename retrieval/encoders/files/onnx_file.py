@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.encoders.base import Encoder, EncoderCard, KnownEncoder, unit_rows
-from retrieval.encoders.card_file import ModelCard, beside, card_of, check_pinned, file_sha256, pooled, weights_sha256
+from retrieval.encoders.files.card import ModelCard, beside, card_of, check_pinned, file_sha256, pooled, weights_sha256
 from retrieval.encoders.recipe import Input, apply
 from retrieval.encoders.several_windows import several_windows
-from retrieval.encoders.volume_files import onnx_volumes
+from retrieval.encoders.volumes.files import onnx_volumes
 from retrieval.encoders.weights import absolute, one_line
 from retrieval.errors import MissingExtra, UsageError
 from retrieval.types import Image, UnitRows

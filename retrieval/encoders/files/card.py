@@ -14,10 +14,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from retrieval.encoders.checked import checked
+from retrieval.encoders.files.checked import checked
 from retrieval.encoders.recipe import RawRecipe, Recipe
-from retrieval.encoders.volume_recipe import PUBLISHED, VolumeRecipe
-from retrieval.encoders.volume_tower import frame_recipe
+from retrieval.encoders.volumes.recipe import PUBLISHED, VolumeRecipe
+from retrieval.encoders.volumes.tower import frame_recipe
 from retrieval.encoders.weights import one_line
 from retrieval.errors import NotFoundError, UsageError
 

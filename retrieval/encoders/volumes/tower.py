@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.encoders.base import EncoderCard, VolumeRows, unit_rows
-from retrieval.encoders.patches import patches_of, slices_of
 from retrieval.encoders.recipe import Recipe
-from retrieval.encoders.volume import Volume
-from retrieval.encoders.volume_recipe import VolumeRecipe
+from retrieval.encoders.volumes.patches import patches_of, slices_of
+from retrieval.encoders.volumes.recipe import VolumeRecipe
+from retrieval.encoders.volumes.volume import Volume
 from retrieval.errors import RejectedInput, UsageError
 from retrieval.types import Image, UnitRows
 

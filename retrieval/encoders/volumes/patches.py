@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders.volume import Sampling, Volume, Voxels, resample, sampling
-from retrieval.encoders.volume_recipe import VolumeRecipe
+from retrieval.encoders.volumes.recipe import VolumeRecipe
+from retrieval.encoders.volumes.volume import Sampling, Volume, Voxels, resample, sampling
 from retrieval.errors import RejectedInput
 
 Patch = npt.NDArray[np.float32]  # [channels, *recipe.patch], 0 to 1 before mean and std

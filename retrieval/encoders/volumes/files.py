@@ -12,8 +12,8 @@ import numpy as np
 
 from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.paths.execution import Execution
-from retrieval.encoders.volume_recipe import CT_FM, MERLIN, VolumeRecipe
-from retrieval.encoders.volume_tower import Rows, VolumeTower
+from retrieval.encoders.volumes.recipe import CT_FM, MERLIN, VolumeRecipe
+from retrieval.encoders.volumes.tower import Rows, VolumeTower
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders.volume_recipe import VolumeRecipe
+from retrieval.encoders.volumes.recipe import VolumeRecipe
 from retrieval.errors import RejectedInput
 
 Direction = tuple[float, float, float]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.encoders.base import Encoder, EncoderCard, KnownEncoder
-from retrieval.encoders.card_file import ModelCard, card_of, check_pinned, file_sha256, pooled, weights_sha256
+from retrieval.encoders.files.card import ModelCard, card_of, check_pinned, file_sha256, pooled, weights_sha256
 from retrieval.encoders.several_windows import several_windows
 from retrieval.encoders.tower import ImageTower, choose_device, inference
-from retrieval.encoders.volume_files import known_volumes, torch_volumes
+from retrieval.encoders.volumes.files import known_volumes, torch_volumes
 from retrieval.encoders.weights import absolute, one_line
 from retrieval.errors import UsageError
 
