@@ -30,6 +30,7 @@ from retrieval.live import LiveIndex, Snapshot
 from retrieval.privacy import Secret
 from retrieval.prompts import GENERAL
 from retrieval.ranking import search_grouped
+from retrieval.scope import scope_of
 from retrieval.settings import Settings
 from retrieval.space import Space, placed
 from retrieval.storage import storing
@@ -41,7 +42,6 @@ from retrieval.types import (
     GalleryState,
     GroupBy,
     Image,
-    Keys,
     Query,
     SamePatient,
     SearchResult,
@@ -244,7 +244,7 @@ class Gallery:
         started = time.perf_counter()
         snapshot = self._live.refresh()
         query = placed(query, snapshot.space)
-        allowed, excluded = self._scope(query, filters, same_patient)
+        allowed, excluded = scope_of(self.catalog, query, filters, same_patient)
         asked = as_one_vector(query)
         ranking = full_ranking(snapshot, query, allowed, excluded) if query.fusion is Fusion.RRF else None
         found = search_grouped(
@@ -283,19 +283,6 @@ class Gallery:
         space = snapshot.space
         background = self._backgrounds.setdefault(space.fingerprint, Background())
         return background.of(Placed(self.catalog, space), len(snapshot), text_weight, self._general_sentences)
-
-    def _scope(self, query: Query, filters: Filter | None, same_patient: SamePatient) -> tuple[Keys | None, Keys]:
-        """(allowed keys or None for all, excluded keys), both sorted."""
-        allowed = None if filters is None else self.catalog.select(filters)
-        itself = np.array([query.key] if query.key else [], dtype=np.int64)
-        if same_patient is SamePatient.INCLUDE:
-            return allowed, itself
-        own = np.union1d(self.catalog.keys_of_patient(query.patient_key), self.catalog.keys_of_study(query.study_uid))
-        if same_patient is SamePatient.EXCLUDE:
-            return allowed, np.union1d(itself, own)
-        if not query.patient_key and not len(own):
-            raise UsageError("same_patient=only needs a query whose patient is known: this one carries no patient id.")
-        return (own if allowed is None else np.intersect1d(allowed, own)), itself
 
     def state(self) -> GalleryState:
         """What is live now. Replays other processes' writes first."""
