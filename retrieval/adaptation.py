@@ -19,7 +19,7 @@ from retrieval.adapters.choice import Tried, choose, plans
 from retrieval.adapters.head import HeadKind, MetricHead
 from retrieval.adapters.label_values import learnable
 from retrieval.adapters.report import AdaptReport, report_of
-from retrieval.adapters.split import Linked, cohort_of, groups_of, split
+from retrieval.adapters.split import Linked, cohort_of, drawn, groups_of, split
 from retrieval.adapters.training import LossKind
 from retrieval.catalog import AdapterRow
 from retrieval.errors import ConflictError, NotFoundError, UsageError
@@ -158,10 +158,7 @@ def _notes(links: list[Linked]) -> list[str]:
 
 
 def _sampled(keys: Keys, links: list[Linked], seed: int) -> Keys:
-    """Positions, ascending, of at most ``MAX_CASES`` cases: whole groups, drawn at random."""
+    """Positions, ascending, of at most ``MAX_CASES`` cases."""
     if len(keys) <= MAX_CASES:
         return np.arange(len(keys))
-    groups = groups_of(links)
-    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
-    room = np.cumsum(np.bincount(groups)[order]) <= MAX_CASES
-    return np.flatnonzero(np.isin(groups, order[room]))
+    return drawn(groups_of(links), MAX_CASES, seed)

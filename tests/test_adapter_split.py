@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.adapters.label_values import learnable
-from retrieval.adapters.split import Linked, cohort_of, groups_of, split
+from retrieval.adapters.split import Linked, cohort_of, drawn, groups_of, split
 from retrieval.errors import UsageError
 
 LINKS = st.lists(
@@ -20,18 +20,18 @@ LINKS = st.lists(
 )  # fmt: skip
 
 
-def linked(drawn: list[tuple[int, int, int]]) -> list[Linked]:
+def linked(ties: list[tuple[int, int, int]]) -> list[Linked]:
     """Zero is unknown; a twin is an older case with the same pixels."""
     return [
         Linked(f"c{n}", f"p{p}" if p else "", f"s{s}" if s else "", f"c{t}" if 0 < t < n else "")
-        for n, (p, s, t) in enumerate(drawn)
+        for n, (p, s, t) in enumerate(ties)
     ]
 
 
-@given(drawn=LINKS, seed=st.integers(0, 5))
+@given(ties=LINKS, seed=st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_no_tie_crosses_a_part(drawn: list[tuple[int, int, int]], seed: int) -> None:
-    links = linked(drawn)
+def test_no_tie_crosses_a_part(ties: list[tuple[int, int, int]], seed: int) -> None:
+    links = linked(ties)
     values = [("a",) if n % 3 else ("a", "b") for n in range(len(links))]
     try:
         cohort = cohort_of(links, values, "finding")
@@ -114,3 +114,14 @@ def test_bins_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=told):
         learnable("x", values, numbers, bins)
+
+
+@given(groups=st.lists(st.integers(0, 12), min_size=1, max_size=60), most=st.integers(0, 60), seed=st.integers(0, 5))
+def test_a_sample_is_whole_groups_and_holds_all_that_find_room(groups: list[int], most: int, seed: int) -> None:
+    numbers = np.array([sorted(set(groups)).index(group) for group in groups], dtype=np.int64)
+    positions = drawn(numbers, most, seed)
+    assert len(positions) <= most and np.array_equal(positions, np.unique(positions))
+    inside = set(numbers[positions].tolist())
+    assert [n for n, group in enumerate(numbers) if group in inside] == positions.tolist()
+    sizes = np.bincount(numbers)
+    assert all(len(positions) + sizes[group] > most for group in range(len(sizes)) if group not in inside)

@@ -83,6 +83,20 @@ def groups_of(links: Sequence[Linked]) -> Numbers:
     return np.array([numbers.setdefault(root(n), len(numbers)) for n in range(len(links))], dtype=np.int64)
 
 
+def drawn(groups: Numbers, most: int, seed: int) -> Numbers:
+    """Positions, ascending, of at most ``most`` cases: whole groups, drawn at random, each that still finds room.
+
+    So a group too large for it, of blank frames for instance, does not keep the others out.
+    """
+    sizes = np.bincount(groups)
+    taken, room = [], most
+    for group in np.random.default_rng(seed).permutation(len(sizes)).tolist():
+        if sizes[group] <= room:
+            taken.append(group)
+            room -= int(sizes[group])
+    return np.flatnonzero(np.isin(groups, taken))
+
+
 def cohort_of(links: Sequence[Linked], values: Sequence[Sequence[str]], label: str) -> Cohort:
     """The cases whose values have patients enough to learn from. UsageError, with the numbers, for fewer than two."""
     groups = groups_of(links)
