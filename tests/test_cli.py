@@ -180,6 +180,17 @@ def test_a_labels_file_that_is_no_text_is_refused(home: Path, tmp_path: Path) ->
         assert "neither UTF-8, UTF-16 nor Windows-1252" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [["search", "--text", "chest"], ["rebuild"], ["verify"], ["stats"], ["adapt", "--list"]]
+)
+def test_an_encoder_can_be_stated_to_every_command_and_another_is_refused(home: Path, command: list[str]) -> None:
+    refused = precedent(*command, "--encoder", "classical?recipe=ct-lung-v1", home=home, code=2)
+    fingerprints = {word.split("-")[1] for word in refused.stderr.replace(".", " ").split() if "-mean-256" in word}
+    assert "was embedded with" in refused.stderr and len(fingerprints) == 2
+    own = precedent(*command, "--encoder", "classical", home=home, code=2 if "--text" in command else 0)
+    assert "was embedded with" not in own.stderr  # its own is opened; that it takes no text is another matter
+
+
 def test_wrong_options_are_usage_errors(home: Path) -> None:
     assert "Usage" in precedent("search", "x", "--group", "family", home=home, code=2).stderr
     assert "No such command" in precedent("serch", home=home, code=2).stderr

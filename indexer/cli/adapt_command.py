@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from indexer.cli.console import DONE, REFUSED, Home, Json, out, print_json, progress_bar, settings_of
+from indexer.cli.console import DONE, REFUSED, BoundEncoder, Home, Json, out, print_json, progress_bar, settings_of
 from retrieval.adaptation import NONE, Adaptation, Lesson, adapter_of, check_name, keep, learn_adapter, use
 from retrieval.adapters.choice import plans
 from retrieval.adapters.report import AdaptReport
@@ -37,6 +37,7 @@ def adapt(
     switch: Annotated[str, typer.Option("--use", help="Search through this adapter; 'none' for no adapter.")] = "",
     list_all: Annotated[bool, typer.Option("--list", help="List the adapters on file.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Learn and measure, but keep nothing.")] = False,
+    encoder: BoundEncoder = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +48,7 @@ def adapt(
     """
     if sum((bool(label), bool(switch), list_all)) != 1:
         raise UsageError("Expected exactly one of --label NAME, --use NAME and --list.")
-    with Gallery.open(settings_of(home)) as gallery:
+    with Gallery.open(settings_of(home, encoder=encoder)) as gallery:
         if list_all:
             _list(gallery, as_json)
         elif switch:

@@ -31,6 +31,14 @@ Home = Annotated[
     Path | None,
     typer.Option("--home", help="Data directory. Default: PRECEDENT_HOME, else .precedent here.", show_default=False),
 ]
+BoundEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="The gallery's encoder, stated: its new place where weights have moved. Another one is refused.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 

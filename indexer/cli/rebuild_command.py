@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from indexer.cli.console import Home, Json, out, print_json, progress_bar, settings_of
+from indexer.cli.console import BoundEncoder, Home, Json, out, print_json, progress_bar, settings_of
 from indexer.rebuild import rebuild as run_rebuild
 from indexer.rebuild import rollback as run_rollback
 from retrieval.gallery import Gallery
@@ -17,11 +17,12 @@ def rebuild(
     index: Annotated[str | None, typer.Option(help="exact, or faiss with options as faiss:SQfp16.")] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the generation before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built.")] = False,
+    encoder: BoundEncoder = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Build the index anew from the database, check it and make it live. Searches go on meanwhile; no file is read."""
-    settings = settings_of(home, index=index)
+    settings = settings_of(home, index=index, encoder=encoder)
     split_backend(settings.index)
     with Gallery.open(settings) as gallery:
         if rollback:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from indexer.cli.console import Home, Json, err, print_json, settings_of
+from indexer.cli.console import BoundEncoder, Home, Json, err, print_json, settings_of
 from indexer.cli.hits import print_result, result_json
 from indexer.limits import Limits
 from indexer.query import read_query
@@ -38,6 +38,7 @@ def search(
     same_patient: Annotated[SamePatient, typer.Option(help="Cases of the query's own patient.")] = SamePatient.EXCLUDE,
     group: Annotated[GroupBy, typer.Option(help="Keep the best hit of each.")] = GroupBy.PATIENT,
     rerank: Annotated[bool, typer.Option("--rerank", help="Reorder by the best matching slices.")] = False,
+    encoder: BoundEncoder = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +49,7 @@ def search(
     if not (what and text) and (text_weight is not None or fusion is not None):
         raise UsageError("--text-weight and --fusion put an image and a sentence together: give a file and --text.")
     filters = parse_text(where) if where else None
-    with Gallery.open(settings_of(home)) as gallery:
+    with Gallery.open(settings_of(home, encoder=encoder)) as gallery:
         if text:  # before files are read for nothing
             text_encoder(gallery.encoder)
         query, warnings = _case_or_files(gallery, what) if what else (gallery.text_query(text), ())

@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from indexer.cli.console import Home, Json, out, print_json, settings_of
+from indexer.cli.console import BoundEncoder, Home, Json, out, print_json, settings_of
 from retrieval.gallery import Gallery
 
 
-def stats(home: Home = None, as_json: Json = False) -> None:
+def stats(encoder: BoundEncoder = None, home: Home = None, as_json: Json = False) -> None:
     """Count what is on file (kinds, modalities, body parts, sources, labels); tell the encoder and the index."""
-    with Gallery.open(settings_of(home)) as gallery:
+    with Gallery.open(settings_of(home, encoder=encoder)) as gallery:
         state, counts, adapters = gallery.state(), gallery.catalog.counts(), gallery.catalog.adapters()
     if as_json:
         print_json({"state": asdict(state), "counts": asdict(counts)})

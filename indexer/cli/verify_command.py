@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from indexer.cli.console import DONE, FAILED, Home, Json, out, print_json, settings_of
+from indexer.cli.console import DONE, FAILED, BoundEncoder, Home, Json, out, print_json, settings_of
 from indexer.intake import sweep_kept
 from retrieval.gallery import Gallery
 from retrieval.verify import verify as run_verify
@@ -15,11 +15,12 @@ from retrieval.verify import verify as run_verify
 
 def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended from the database.")] = False,
+    encoder: BoundEncoder = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Check every stored vector, the index files and their manifest against each other. Exit code 1 if they differ."""
-    settings = settings_of(home)
+    settings = settings_of(home, encoder=encoder)
     with Gallery.open(settings) as gallery:
         report = run_verify(gallery.catalog, settings.home, repair=repair)
         swept = sweep_kept(gallery) if repair else 0
