@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -81,6 +82,15 @@ def test_weights_of_another_configuration_are_refused(copied: Path) -> None:
     config["IMAGE_ENCODER"]["SPEC"]["DEPTHS"] = [1, 1]
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UsageError, match=r"unexpected \(image_encoder\.blocks\.1\.1\."):
+        open_folder(str(copied), "cpu")
+
+
+@pytest.mark.parametrize("logarithm", [float("nan"), float("inf"), float("-inf"), 1000.0])
+def test_a_scale_that_makes_no_probabilities_is_refused(copied: Path, logarithm: float) -> None:
+    tensors = read(copied / WEIGHTS)
+    tensors["logit_scale"] = np.full_like(tensors["logit_scale"], logarithm)
+    save(tensors, copied / WEIGHTS)
+    with pytest.raises(UsageError, match="logit_scale"):
         open_folder(str(copied), "cpu")
 
 

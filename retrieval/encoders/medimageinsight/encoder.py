@@ -18,9 +18,12 @@ from retrieval.encoders.medimageinsight.tokenizer import Tokenizer
 from retrieval.encoders.text_tower import ImageTextTowers
 from retrieval.encoders.tower import choose_device
 from retrieval.encoders.weights import state_sha256
+from retrieval.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_LARGEST_LOGARITHM = 20.0  # a scale of 5e8: none is trained past 100
 
 
 def open_folder(folder: Path, device: str | None) -> ImageTextTowers:
@@ -44,8 +47,18 @@ def _card(folder: Path, config: Config, model: Any) -> EncoderCard:
         weights_sha256=state_sha256(model.state_dict(), {"image": asdict(config.image), "text": asdict(config.text)}),
         licence="MIT",
         text=True,
-        logit_scale=math.exp(float(model.logit_scale)),
+        logit_scale=_scale(float(model.logit_scale)),
     )
+
+
+def _scale(logarithm: float) -> float:
+    """What cosines are multiplied by: of NaN or infinity every probability would be none."""
+    if not abs(logarithm) <= _LARGEST_LOGARITHM:
+        raise UsageError(
+            f"The weights' logit_scale must be a logarithm within {_LARGEST_LOGARITHM:g} of 0, as 4.5; "
+            f"got {logarithm:g}: fetch them again."
+        )
+    return math.exp(logarithm)
 
 
 def _towers(
