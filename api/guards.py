@@ -27,7 +27,7 @@ log = logging.getLogger("precedent.api")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 GRACE_SECONDS = 20.0  # a body may take this long plus its size at the slowest pace
 SLOWEST_BYTES_PER_SECOND = 16 * 1024
-DRAIN_BYTES = 8 << 20  # read and thrown away of a body that is too large, so that the client reads the 413
+DRAIN_BYTES = 8 << 20  # at least, read and thrown away of a body that is too large, so that the client reads the 413
 DRAIN_SECONDS = 2.0
 
 SECURITY_HEADERS = {
@@ -200,7 +200,7 @@ class _Body:
 
     async def drain(self) -> None:
         """Throw away a little of what is still coming: a client that is cut off while sending never sees the reply."""
-        end = self._got + DRAIN_BYTES
+        end = self._got + max(DRAIN_BYTES, self.limit)  # as much as would have been read of a body that is not too large
         with anyio.move_on_after(DRAIN_SECONDS):
             while self._more and self._got < end:
                 self._count(await self._receive())

@@ -18,7 +18,7 @@ from retrieval.catalog import Binding, Catalog, Outcome
 from retrieval.composed import as_one_vector, check_rerank, composition_of, full_ranking, met_by, yardstick_of
 from retrieval.encoders import open_encoder
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.bound import bound_pooling, new_pooling, open_bound
+from retrieval.encoders.bound import bound_pooling, mending, new_pooling, open_bound
 from retrieval.encoders.paths.prepare import follow_choice
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
 from retrieval.encoders.text import text_encoder
@@ -110,12 +110,7 @@ class Gallery:
             card_json = json.dumps(asdict(card), sort_keys=True)
             self.catalog.bind(Binding(self.fingerprint, card.spec, card.dim, self.pooling.spec, card_json))
         elif bound.fingerprint != self.fingerprint:
-            fix = (
-                f"Open it with what it was made with (encoder {bound.encoder}, pooling {bound.pooling}): leave out "
-                "others given as --encoder, --pooling, PRECEDENT_ENCODER, PRECEDENT_POOLING or PRECEDENT_MAX_SLICES. "
-                "Or index into a new data directory."
-            )
-            raise FingerprintMismatch(bound.fingerprint, self.fingerprint, fix)
+            raise FingerprintMismatch(bound.fingerprint, self.fingerprint, mending(bound, self.settings))
 
     def __enter__(self) -> Self:
         return self

@@ -101,6 +101,11 @@ def test_a_body_past_the_limit_is_413(home: Path) -> None:
         assert over.status == 413 and over.headers["content-type"] == "application/problem+json"
 
 
+def test_a_client_that_sends_all_before_it_reads_is_told_too(client: MedImageInsightsClient) -> None:
+    """One that is cut off while it sends sees a broken connection and no reason."""
+    assert client.request("POST", "/encode", bytes((64 << 20) + 1)).status == 413
+
+
 def test_what_never_fits_is_told_before_the_rest_is_decoded(home: Path) -> None:
     """The third of these is no image, and is not looked at: two pictures are over the limit already."""
     with running(Settings(home=home, workers=1, encode_queue=1)) as server:

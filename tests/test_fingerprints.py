@@ -104,6 +104,8 @@ def test_other_weights_in_the_same_place(tmp_path: Path) -> None:
         opened.add([case(0, opened.encoder.card.dim)])
     make_timm("test_vit", tmp_path / "weights.safetensors", seed=1)
     refused(tmp_path, fingerprint(spec(tmp_path)))
+    with pytest.raises(FingerprintMismatch, match="Nothing else was asked for"):
+        Gallery.open(Settings(home=tmp_path / "home"))
 
 
 def test_another_dim(root: Path) -> None:

@@ -35,6 +35,20 @@ def open_bound(bound: Binding, settings: Settings) -> Encoder:
         ) from gone
 
 
+def mending(bound: Binding, settings: Settings) -> str:
+    """What to do where a gallery and what it is opened with differ."""
+    made = f"encoder {bound.encoder}, pooling {bound.pooling}"
+    if settings.model_fields_set.isdisjoint({"encoder", "pooling", "max_slices"}):
+        return (
+            f"Nothing else was asked for ({made}), so the weights, their configuration or the library that reads them "
+            "are not what they were: put those back, or index into a new data directory."
+        )
+    return (
+        f"Open it with what it was made with ({made}): leave out others given as --encoder, --pooling, "
+        "PRECEDENT_ENCODER, PRECEDENT_POOLING or PRECEDENT_MAX_SLICES. Or index into a new data directory."
+    )
+
+
 def bound_pooling(stored: str, settings: Settings) -> Pooling:
     """The pooling ``stored`` with the gallery, in what the user states replaced; the gallery compares."""
     own = Pooling.parse(stored)
