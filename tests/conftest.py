@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run side by side, one a core: more threads of arithmetic than cores wait for one another, thirty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
 from tests.shared_data import shared_root

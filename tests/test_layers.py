@@ -12,6 +12,8 @@ PACKAGES = {"retrieval", "indexer", "api", "migrations"}
 MAY_IMPORT = {"retrieval": {"retrieval"}, "indexer": {"retrieval", "indexer"}, "api": {"retrieval", "indexer", "api"}}
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "faiss", "SimpleITK", "gdcm"}
 
+NETWORKS = {"retrieval.encoders.compact_network"}
+
 
 def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -36,10 +38,13 @@ def test_migrations_know_only_the_schema() -> None:
 
 
 def test_heavy_libraries_load_only_when_used() -> None:
+    """A network of our own is written in torch, so its module is as heavy as torch and is imported as late."""
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
-            heavy = {name.split(".")[0] for name in imported(path, top_level_only=True)} & HEAVY
-            assert not heavy, f"{path.relative_to(ROOT)} imports {heavy} at its top"
+            names = imported(path, top_level_only=True)
+            heavy = names & NETWORKS | {name.split(".")[0] for name in names} & HEAVY
+            if ".".join(path.relative_to(ROOT).with_suffix("").parts) not in NETWORKS:
+                assert not heavy, f"{path.relative_to(ROOT)} imports {heavy} at its top"
 
 
 def test_the_engine_knows_no_files_formats_or_http() -> None:

@@ -332,7 +332,7 @@ from indexer.sandbox import Sandbox
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 if __name__ == "__main__":
-    settings = Settings(home=Path(sys.argv[1]))
+    settings = Settings(home=Path(sys.argv[1]), encoder="classical")
     with Gallery.open(settings, create=True) as gallery, Sandbox(1, Limits()) as sandbox:
         index(gallery, sandbox, [Path(sys.argv[2])], Options())
 """
