@@ -200,7 +200,7 @@ class _Body:
 
     async def drain(self) -> None:
         """Throw away a little of what is still coming: a client that is cut off while sending never sees the reply."""
-        end = self._got + max(DRAIN_BYTES, self.limit)  # as much as would have been read of a body that is not too large
+        end = self._got + max(DRAIN_BYTES, self.limit)  # as much as would have been read of a body that fits
         with anyio.move_on_after(DRAIN_SECONDS):
             while self._more and self._got < end:
                 self._count(await self._receive())
