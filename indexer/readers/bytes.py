@@ -30,6 +30,8 @@ KEPT_MEMBER = 32 << 20  # a member up to this size is unpacked once for sniffing
 RATIO_FROM = 16 << 20  # below this many unpacked bytes, no ratio is suspicious
 GZIP = b"\x1f\x8b"
 DEFLATE_MOST = 1032  # RFC 1951: the most bytes one byte of deflate can stand for
+# What zipfile raises for bytes that are wrong; the last is its word for a coding or version that it does not know.
+_ZIP_FAULTS = (zipfile.BadZipFile, OSError, NotImplementedError)
 _CENTRAL_HEADER = b"PK\x01\x02"
 _END_RECORD = b"PK\x05\x06"
 _END_RECORD_SPAN = 22 + 0xFFFF + 20  # the record, the longest comment, a zip64 locator
@@ -198,7 +200,7 @@ def _archive(path: Path, identity: tuple[int, ...], limits: Limits) -> zipfile.Z
         with open_file(path, limits) as stream:
             _check_directory(stream, limits)
         archive = zipfile.ZipFile(cast(BinaryIO, _Reopened(path, identity[2], limits)))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
+    except (*_ZIP_FAULTS, ValueError, EOFError) as error:
         raise RejectedInput("open", "The zip is damaged or cut short: its directory can't be read.") from error
     total = sum(info.file_size for info in archive.infolist())
     if total > limits.unpacked_bytes:
@@ -292,7 +294,7 @@ def _unpack(archive: zipfile.ZipFile, member: str, limits: Limits) -> bytes:
     try:
         with archive.open(info) as packed:
             unpacked = BoundedReader(cast(BinaryIO, packed), info.compress_size, limits).read(info.file_size + 1)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except _ZIP_FAULTS as error:
         raise RejectedInput(
             "open", "The archive's member is damaged: its header, coding or checksum is wrong."
         ) from error

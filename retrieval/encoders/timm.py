@@ -7,7 +7,6 @@ classifier would have seen.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from retrieval.encoders.weights import (
     check_keys,
     find_checkpoint,
     one_line,
+    read_object,
     read_state,
     state_sha256,
 )
@@ -129,13 +129,7 @@ def _local(name: str, path: Path) -> tuple[torch.nn.Module, Mapping[str, Any]]:
 def _read_config(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The file {path} is not readable JSON ({one_line(error)}): fetch it again.") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"The file {path} must hold a JSON object, as timm writes it.")
-    return config
+    return read_object(path, "timm")
 
 
 def _without_classifier(model: torch.nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def choose_device(device: str | None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"The device '{device}' can't be used here: try 'cpu', or 'cuda' where there is a GPU."
         ) from error

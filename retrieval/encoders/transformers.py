@@ -8,7 +8,6 @@ run.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from retrieval.encoders.base import EncoderCard, KnownEncoder
 from retrieval.encoders.text_tower import ImageTextTowers, Tokenizer
 from retrieval.encoders.tower import ImageTower, choose_device, inference
 from retrieval.encoders.transformers_recipe import recipe_of
-from retrieval.encoders.weights import absolute, cached_on_hub, check_loaded, one_line, state_sha256
+from retrieval.encoders.weights import absolute, cached_on_hub, check_loaded, one_line, read_object, state_sha256
 from retrieval.errors import MissingExtra, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -128,22 +127,16 @@ def _folder(rest: str) -> Path:
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"There is no config.json in {folder}: expected a folder as transformers saves it."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The file {file} is not readable JSON ({one_line(error)}): fetch it again.") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not file.is_file():
+        raise NotFoundError(f"There is no config.json in {folder}: expected a folder as transformers saves it.")
+    config = read_object(file, "transformers")
+    kind = config.get("model_type")
     if kind not in (*_TWO_TOWERS, *_IMAGE_ONLY):
         raise UsageError(
             f"The model in {folder} is of type '{kind}'; image towers can be had of "
             f"{', '.join((*_TWO_TOWERS, *_IMAGE_ONLY))}. Others can be exported to ONNX and opened as onnx:PATH."
         )
-    checked: Mapping[str, Any] = config
-    return checked
+    return config
 
 
 def _load(folder: Path, config: Mapping[str, Any]) -> Any:

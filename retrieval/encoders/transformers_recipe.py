@@ -6,14 +6,13 @@ alone: at most one grey level of 255 per pixel, under a third of one on average.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from retrieval.encoders.recipe import RawRecipe, Recipe
-from retrieval.encoders.weights import one_line
+from retrieval.encoders.weights import one_line, read_object
 from retrieval.errors import NotFoundError, UsageError
 
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -51,13 +50,7 @@ def _stated(folder: Path) -> Mapping[str, Any]:
     file = folder / PROCESSOR_FILE
     if not file.is_file():
         raise NotFoundError(f"There is no {PROCESSOR_FILE} in {folder}: it says how images are prepared; fetch it too.")
-    try:
-        stated = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The file {file} is not readable JSON ({one_line(error)}): fetch it again.") from error
-    if not isinstance(stated, dict):
-        raise UsageError(f"The file {file} must hold a JSON object, as transformers writes it.")
-    return stated
+    return read_object(file, "transformers")
 
 
 def _with_defaults(folder: Path) -> Mapping[str, Any]:

@@ -53,6 +53,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
+def read_object(path: Path, library: str) -> Mapping[str, Any]:
+    """The JSON object that ``library`` wrote beside weights. UsageError when it is not one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The file {path} is not readable JSON ({one_line(error)}): fetch it again.") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"The file {path} must hold a JSON object, as {library} writes it.")
+    return found
+
+
 def state_sha256(state: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """SHA-256 over the configuration and each tensor's name, type, shape and bytes, in order of name.
 

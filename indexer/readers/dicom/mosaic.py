@@ -78,10 +78,7 @@ def _planes(
 
 
 def _count(header: Dataset) -> int:
-    try:
-        found = header[COUNT_TAG].value
-    except (KeyError, ValueError, TypeError, NotImplementedError):
-        return 0
+    found = values.value_at(header, COUNT_TAG)
     if isinstance(found, bytes):
         found = int.from_bytes(found[:2], "little")
     return found if isinstance(found, int) and 1 <= found <= 4096 else 0
@@ -89,10 +86,7 @@ def _count(header: Dataset) -> int:
 
 def _csa(header: Dataset) -> dict[str, list[float]]:
     """The numeric values of the CSA image header; {} when it is absent or not understood."""
-    try:
-        data = header[CSA_TAG].value
-    except (KeyError, ValueError, TypeError, NotImplementedError):
-        return {}
+    data = values.value_at(header, CSA_TAG)
     if not isinstance(data, bytes) or data[:4] != b"SV10":
         return {}
     try:

@@ -17,6 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
+# What pydicom raises for values it can't read; NotImplementedError for a VR that it does not know. Not RuntimeError:
+# that would take RecursionError along, which must reach the limits.
 _MALFORMED = (
     ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError,
     struct.error,
@@ -40,7 +42,11 @@ def quiet() -> Iterator[None]:
 
 def value(header: Dataset, keyword: str) -> Any:
     """The element's value, or None."""
-    tag = _tag(keyword)
+    return value_at(header, _tag(keyword))
+
+
+def value_at(header: Dataset, tag: int) -> Any:
+    """As ``value``, of an element by its tag: private ones have no keyword."""
     if tag not in header:
         return None
     try:

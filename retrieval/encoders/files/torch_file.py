@@ -91,9 +91,7 @@ def _exported(path: Path, device: torch.device, axes: int) -> tuple[Any, int | N
     try:
         program = torch.export.load(str(path))
         inputs = program.graph_signature.user_inputs
-        shapes = [
-            node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs
-        ]
+        shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
         module: Any = program.module().to(device)
     except Exception as error:
         raise UsageError(f"The file {path} is not a program of torch.export ({one_line(error)}).") from error
