@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval.encoders.base import EncoderCard, unit_rows
+from retrieval.encoders.carded import Carded
 from retrieval.encoders.paths.execution import BATCH, Execution, inference
 from retrieval.encoders.paths.first import First
 from retrieval.encoders.recipe import Input, apply
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "ImageTower", "choose_device", "inference"]
 
 
-class ImageTower:
+class ImageTower(Carded):
     """Runs ``forward`` ([n, 3, rows, columns] -> [n, dim]) of a model in eval mode. Same image, same vector.
 
     float32 throughout, TF32 off: a batch of one and a batch of many agree to about 1e-6. ``execution`` may be told to
@@ -31,21 +31,11 @@ class ImageTower:
     def __init__(
         self, card: EncoderCard, forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device
     ) -> None:
-        self._card = card
+        super().__init__(card)
         self._device = device
         self.execution = Execution(forward, device)
         self.first = First()  # what is due before the first frames are encoded, such as choosing a path
         self._one_at_a_time = self.execution.lock
-
-    @property
-    def card(self) -> EncoderCard:
-        return self._card
-
-    def with_card(self, card: EncoderCard) -> Self:
-        """The same network, its weights and its path shared, under a card with another recipe."""
-        other = copy(self)
-        other._card = card
-        return other
 
     def encode(self, images: Sequence[Image]) -> UnitRows:
         self.first.meet(images)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.encoders.base import Encoder, EncoderCard, KnownEncoder, unit_rows
+from retrieval.encoders.carded import Carded
 from retrieval.encoders.files.card import ModelCard, beside, card_of, check_pinned, file_sha256, pooled, weights_sha256
 from retrieval.encoders.recipe import Input, apply
 from retrieval.encoders.several_windows import several_windows
@@ -79,26 +79,16 @@ def open_encoder(rest: str, device: str | None) -> Encoder:
     return several_windows(tower, card)
 
 
-class OnnxTower:
+class OnnxTower(Carded):
     """Runs a session; safe from several threads. A batch that is fixed in the model is filled up and cut again."""
 
     def __init__(self, card: EncoderCard, stated: ModelCard, session: Any, image: Any) -> None:
-        self._card = card
+        super().__init__(card)
         self._stated = stated
         self._session = session
         self._image = image
         self._batch = image.shape[0] if isinstance(image.shape[0], int) else None
         self._output = _output(session, stated)
-
-    @property
-    def card(self) -> EncoderCard:
-        return self._card
-
-    def with_card(self, card: EncoderCard) -> Self:
-        """The same session under a card with another recipe."""
-        other = copy(self)
-        other._card = card
-        return other
 
     def encode(self, images: Sequence[Image]) -> UnitRows:
         size = self._batch or BATCH
