@@ -18,7 +18,7 @@ from training.axes import principal
 from training.compact import precision, save, sha256
 from training.data import Frame, Frames, gather, held_out, read_sets
 from training.experts import fit_expert
-from training.fit import Plan, fit, statistics
+from training.fit import Plan, fit, pool
 
 SIDE = 96
 CPU = torch.device("cpu")
@@ -72,10 +72,9 @@ def test_it_learns_what_holds_for_other_patients(network: CompactNetwork) -> Non
 
 def test_experts_hear_their_own_kind_alone(network: CompactNetwork) -> None:
     frames = frames_of(range(100, 106))
-    spreads, orders = statistics(network, frames.pixels, CPU)
-    rows = torch.from_numpy(np.concatenate([*spreads, *orders], 1))
-    texture = torch.nn.functional.normalize(torch.from_numpy(orders[0]) - network.texture.centre, dim=1)
-    loud = network.experts(rows, texture).norm(dim=1).numpy()
+    pooled = pool(network, frames.pixels, CPU)
+    texture = torch.nn.functional.normalize(pooled.orders[0] - network.texture.centre, dim=1)
+    loud = network.experts(pooled.heard, texture).norm(dim=1).numpy()
     own = frames.of_set == frames.sets.index("stripes")
     assert loud[own].mean() > 0.3
     assert loud[~own].mean() < 0.03

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from retrieval.encoders.compact_network import CompactNetwork, SecondOrder
+from retrieval.encoders.compact_network import CompactNetwork, Pooled, SecondOrder
 from training.augment import view
 from training.axes import Rows, balanced, channel_axes, principal
 from training.data import Frames
@@ -37,14 +37,18 @@ def fit(network: CompactNetwork, frames: Frames, plan: Plan, device: torch.devic
     tell("channels")
     fit_channels(network, frames, shares, device)
     tell("general blocks")
-    spreads, orders = statistics(network, frames.pixels, device)
-    for block, rows, shrinkage in (
-        (network.fine, spreads[0], plan.fine_shrinkage),
-        (network.wide, spreads[3], plan.wide_shrinkage),
-        (network.deep, spreads[4], plan.deep_shrinkage),
-        (network.texture, orders[0], None),
-    ):
-        centre, matrix = principal(rows, shares, block.matrix.shape[1], shrinkage)
+    pooled = pool(network, frames.pixels, device)
+    shrinkages = (
+        plan.fine_shrinkage,
+        plan.wide_shrinkage,
+        plan.deep_shrinkage,
+        None,
+        None,
+        plan.fine_shrinkage,
+        plan.wide_shrinkage,
+    )
+    for (block, rows), shrinkage in zip(network.general(pooled), shrinkages, strict=True):
+        centre, matrix = principal(rows.numpy(), shares, block.matrix.shape[1], shrinkage)
         _put(block.centre, centre)
         _put(block.matrix[:, : matrix.shape[1]], matrix)
     fit_experts(network, frames, plan, device, tell)
@@ -80,10 +84,11 @@ def fit_experts(
         tell(f"expert of {name}")
         part = frames.part(frames.of_set == frames.sets.index(name))
         copies = [part.pixels, *(shown(part, plan.seed, number) for number in range(plan.views))]
-        found = [statistics(network, copy, device) for copy in copies]
-        rows = np.concatenate([np.concatenate([*spreads, *orders], 1) for spreads, orders in found])
-        groups = [sum(each.shape[1] for each in found[0][0]), *(each.shape[1] for each in found[0][1])]
-        texture = found[0][1][0] - network.texture.centre.cpu().numpy()
+        found = [pool(network, copy, device) for copy in copies]
+        rows = np.concatenate([each.heard.numpy() for each in found])
+        whole, orders, _ = found[0]
+        groups = [sum(each.shape[1] for each in whole), *(each.shape[1] for each in orders)]
+        texture = orders[0].numpy() - network.texture.centre.cpu().numpy()
         expert = fit_expert(
             rows,
             texture / np.linalg.norm(texture, axis=1, keepdims=True),
@@ -106,17 +111,14 @@ def shown(part: Frames, seed: int, number: int) -> np.ndarray:
     )
 
 
-def statistics(network: CompactNetwork, pixels: np.ndarray, device: torch.device) -> tuple[list[Rows], list[Rows]]:
-    """What the network pools from frames of 8 bits [n, side, side, 3]."""
-    found: list[tuple[list[Rows], list[Rows]]] = []
+def pool(network: CompactNetwork, pixels: np.ndarray, device: torch.device) -> Pooled:
+    """What the network pools from frames of 8 bits [n, side, side, 3], on the CPU."""
     with torch.inference_mode():
-        for start in range(0, len(pixels), _CHUNK):
-            spreads, orders = network.statistics(as_input(pixels[start : start + _CHUNK]).to(device))
-            found.append(([each.cpu().numpy() for each in spreads], [each.cpu().numpy() for each in orders]))
-    return (
-        [np.concatenate(each) for each in zip(*(spreads for spreads, _ in found), strict=True)],
-        [np.concatenate(each) for each in zip(*(orders for _, orders in found), strict=True)],
-    )
+        found = [
+            network.pooled(as_input(pixels[start : start + _CHUNK]).to(device))
+            for start in range(0, len(pixels), _CHUNK)
+        ]
+    return Pooled(*([torch.cat(each).cpu() for each in zip(*lists, strict=True)] for lists in zip(*found, strict=True)))
 
 
 def as_input(pixels: np.ndarray) -> torch.Tensor:

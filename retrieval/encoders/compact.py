@@ -1,6 +1,6 @@
 """The default encoder: a small trained network beside the classical descriptor, its weights in the package.
 
-The row is made of six blocks: four general ones of a MobileNetV2 (``compact_network``), the scores of experts trained
+The row is made of nine blocks: seven general ones of a MobileNetV2 (``compact_network``), the scores of experts trained
 on radiographs (``docs/compact.md``), and the ``classical`` descriptor. The experts are silent on other modalities, so
 those are told by blocks that no training has narrowed.
 """
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 SIDE = 256
 WEIGHTS = Path(__file__).with_name("compact.safetensors")
-SHA256 = "8dc2dc324356c455de59915d4473986558ed34e86739a174d58992cc5770ad7e"
+SHA256 = "08be86a1a9b4655d237da8847ac97673eb60f418aa6e3c8faf7ada26465c5cf5"
 LABELS = (3, 2, 5)  # of each expert: pneumonia of children, pneumonia of adults, grade of arthrosis of the knee
-CLASSICAL_SHARE = 0.2  # of the row's squared length
+CLASSICAL_WEIGHT = 1.5 / 7  # squared length of the classical block, next to that of the seven general ones together
 CARD = EncoderCard(
     name="compact",
     spec="compact",
-    dim=64 + 256 + 256 + 384 + sum(LABELS) + classical.CARD.dim,
+    dim=2 * 64 + 3 * 256 + 384 + 256 + sum(LABELS) + classical.CARD.dim,
     recipe=Recipe(name="compact", size=(SIDE, SIDE), mean=(0.5,), std=(0.5,)),
     weights_sha256=SHA256,
     licence="Apache-2.0",
@@ -49,8 +49,9 @@ class CompactEncoder(ImageTower):
             return np.empty((0, self.card.dim), np.float32)
         small = replace(self.card.recipe, size=classical.CARD.recipe.size)
         shape = np.stack([classical.describe(image, small) for image in images])
-        seen = super().encode(images) * np.sqrt(1 - CLASSICAL_SHARE)
-        return unit_rows(np.concatenate([seen, unit_rows(shape) * np.sqrt(CLASSICAL_SHARE)], axis=1))
+        seen = super().encode(images)
+        general = np.linalg.norm(seen[:, : -sum(LABELS)], axis=1, keepdims=True)
+        return unit_rows(np.concatenate([seen, unit_rows(shape) * general * np.sqrt(CLASSICAL_WEIGHT)], axis=1))
 
 
 def open_encoder(rest: str, device: str | None) -> CompactEncoder:

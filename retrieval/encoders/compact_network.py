@@ -1,9 +1,10 @@
 """The network of the compact encoder: a MobileNetV2 (Sandler et al., CVPR 2018), pooled at several depths.
 
-Batch normalisation is folded into the convolutions, so a frame's vector can't depend on the frames beside it. Four
-blocks of the row are general: whitened statistics of the maps, and the root of the covariance of one depth's channels
-(Li et al., "Towards faster training of global covariance pooling networks", CVPR 2018). The fifth is trained: linear
-experts, each of which knows the labels of one kind of picture and is silent on pictures of other kinds.
+Batch normalisation is folded into the convolutions, so a frame's vector can't depend on the frames beside it. The
+network looks twice, at the frame and at its middle, mirrored, and takes the mean of what it pools. Seven blocks of the
+row are general: whitened statistics of the maps and of their middles, and the roots of the covariance of the channels
+at two depths (Li et al., "Towards faster training of global covariance pooling networks", CVPR 2018). The last is
+trained: linear experts, each of which knows the labels of one kind of picture and is silent on pictures of other kinds.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 _STEM = 32
 _FINE, _TEXTURE, _PARTS, _WIDE = 5, 9, 12, 13  # blocks whose output, or for the last whose expansion, is pooled
 _CHANNELS = (32, 64, 96, 576, 320, 1280)  # of the maps in ``Maps``
-FINE_DIM, WIDE_DIM, DEEP_DIM, TEXTURE_DIM = 64, 256, 256, 384
+FINE_DIM, WIDE_DIM, DEEP_DIM, TEXTURE_DIM, PARTS_DIM = 64, 256, 256, 384, 256
+GENERAL_DIM = 2 * FINE_DIM + 2 * WIDE_DIM + DEEP_DIM + TEXTURE_DIM + PARTS_DIM
+_INNER = 0.75  # of the side: what the second look sees
+_MIDDLE = 0.4  # of a map's side: what the blocks of the middle pool
 _ORDERS = ((64, 64), (96, 48), (32, 32))  # channels and kept channels of the second-order blocks: texture, parts, fine
 _RIDGE = 0.05  # added to a covariance of whitened channels before its root
 _ROOT_STEPS = 6
 CLOSED, OPEN = 0.15, 0.40  # cosine to the mean of an expert's kind: below the first silent, above the second heard
-EXPERTS_WEIGHT = 7.5  # of the experts' block in the squared length, next to 1 for each general block
+EXPERTS_WEIGHT = 30.0  # of an expert at its loudest in the squared length, next to 1 for each general block
+_DOUBT = 0.4  # scores of this length are told at 0.7 of the loudest: an expert that is unsure says less
 
 
 class Maps(NamedTuple):
@@ -138,10 +143,24 @@ class Experts(nn.Module):
         """``rows`` [n, inputs]; ``texture`` [n, gates], unit rows."""
         gates = ((texture @ self.kinds - CLOSED) / (OPEN - CLOSED)).clamp(0, 1)
         scores = [
-            unit((rows - self.centres[kind]) @ part) * gates[:, kind : kind + 1]
+            told((rows - self.centres[kind]) @ part) * gates[:, kind : kind + 1]
             for kind, part in enumerate(self.matrix.split(self.labels, dim=1))
         ]
         return torch.cat(scores, 1)
+
+
+class Pooled(NamedTuple):
+    """What is pooled from frames: mean and deviation of each of ``Maps``, the second-order blocks of texture, parts and
+    fine, and mean and deviation over the middle of fine and wide."""
+
+    whole: list[torch.Tensor]
+    orders: list[torch.Tensor]
+    middle: list[torch.Tensor]
+
+    @property
+    def heard(self) -> torch.Tensor:
+        """What the experts go by."""
+        return torch.cat([*self.whole, *self.orders], 1)
 
 
 class CompactNetwork(nn.Module):
@@ -156,21 +175,50 @@ class CompactNetwork(nn.Module):
         self.wide = Whitening(2 * _CHANNELS[3], WIDE_DIM)
         self.deep = Whitening(2 * _CHANNELS[4], DEEP_DIM)
         self.texture = Whitening(lengths[0], TEXTURE_DIM)
+        self.parts = Whitening(lengths[1], PARTS_DIM)
+        self.fine_middle = Whitening(2 * _CHANNELS[0], FINE_DIM)
+        self.wide_middle = Whitening(2 * _CHANNELS[3], WIDE_DIM)
         self.experts = Experts(labels, 2 * sum(_CHANNELS) + sum(lengths), lengths[0])
-        self.dim = FINE_DIM + WIDE_DIM + DEEP_DIM + TEXTURE_DIM + sum(labels)
+        self.dim = GENERAL_DIM + sum(labels)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        spreads, orders = self.statistics(frames)
-        texture = unit(orders[0] - self.texture.centre)
-        known = self.experts(torch.cat([*spreads, *orders], 1), texture)
-        general = [self.fine(spreads[0]), self.wide(spreads[3]), self.deep(spreads[4]), self.texture(orders[0])]
+        pooled = self.pooled(frames)
+        known = self.experts(pooled.heard, unit(pooled.orders[0] - self.texture.centre))
+        general = [block(rows) for block, rows in self.general(pooled)]
         return torch.cat([*general, known * EXPERTS_WEIGHT**0.5], 1)
 
-    def statistics(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Mean and deviation of each of ``Maps``, and the second-order blocks of texture, parts and fine."""
+    def general(self, pooled: Pooled) -> list[tuple[Whitening, torch.Tensor]]:
+        """The general blocks in the order of the row, each with what it is made of."""
+        whole, orders, middle = pooled
+        return [
+            (self.fine, whole[0]),
+            (self.wide, whole[3]),
+            (self.deep, whole[4]),
+            (self.texture, orders[0]),
+            (self.parts, orders[1]),
+            (self.fine_middle, middle[0]),
+            (self.wide_middle, middle[1]),
+        ]
+
+    def pooled(self, frames: torch.Tensor) -> Pooled:
+        """The mean over both looks, so that a mirrored frame is near its own, and what is in the middle counts more."""
+        looks = [self._pooled(frames), self._pooled(inner(frames, _INNER).flip(3))]
+        return Pooled(*([(a + b) / 2 for a, b in zip(*lists, strict=True)] for lists in zip(*looks, strict=True)))
+
+    def _pooled(self, frames: torch.Tensor) -> Pooled:
         maps = self.backbone(frames)
         chosen = (maps.texture, maps.parts, maps.fine)
-        return [spread(each) for each in maps], [of(each) for of, each in zip(self.orders, chosen, strict=True)]
+        return Pooled(
+            [spread(each) for each in maps],
+            [of(each) for of, each in zip(self.orders, chosen, strict=True)],
+            [spread(inner(each, _MIDDLE)) for each in (maps.fine, maps.wide)],
+        )
+
+
+def inner(maps: torch.Tensor, share: float) -> torch.Tensor:
+    """The middle of maps, ``share`` of each side."""
+    rows, columns = (slice(round(side * (1 - share) / 2), round(side * (1 + share) / 2)) for side in maps.shape[2:])
+    return maps[:, :, rows, columns]
 
 
 def spread(maps: torch.Tensor) -> torch.Tensor:
@@ -188,6 +236,11 @@ def root(matrices: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         step = 1.5 * identity - 0.5 * inverse @ found
         found, inverse = found @ step, step @ inverse
     return found * scale.sqrt()
+
+
+def told(scores: torch.Tensor) -> torch.Tensor:
+    """Scores of an expert, shortened to a length below 1 that grows with how sure it is."""
+    return scores / (scores.square().sum(1, keepdim=True) + _DOUBT**2).sqrt()
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
