@@ -17,6 +17,7 @@ import numpy as np
 
 from retrieval.encoders import classical
 from retrieval.encoders.base import EncoderCard, KnownEncoder, unit_rows
+from retrieval.encoders.classical_blocks import COLOUR_LENGTH
 from retrieval.encoders.recipe import Recipe
 from retrieval.encoders.tower import ImageTower, choose_device
 from retrieval.errors import NotFoundError, UsageError
@@ -29,7 +30,8 @@ SIDE = 256
 WEIGHTS = Path(__file__).with_name("compact.safetensors")
 SHA256 = "08be86a1a9b4655d237da8847ac97673eb60f418aa6e3c8faf7ada26465c5cf5"
 LABELS = (3, 2, 5)  # of each expert: pneumonia of children, pneumonia of adults, grade of arthrosis of the knee
-CLASSICAL_WEIGHT = 1.5 / 7  # squared length of the classical block, next to that of the seven general ones together
+CLASSICAL_WEIGHT = 2.0 / 7  # squared length of the classical block, next to that of the seven general ones together
+COLOUR_WEIGHT = 6.0  # what the classical descriptor says of colour counts as much more; on grey frames it says nothing
 CARD = EncoderCard(
     name="compact",
     spec="compact",
@@ -48,10 +50,11 @@ class CompactEncoder(ImageTower):
         if not images:
             return np.empty((0, self.card.dim), np.float32)
         small = replace(self.card.recipe, size=classical.CARD.recipe.size)
-        shape = np.stack([classical.describe(image, small) for image in images])
+        shape = unit_rows(np.stack([classical.describe(image, small) for image in images]))
+        shape[:, -COLOUR_LENGTH:] *= np.sqrt(COLOUR_WEIGHT)
         seen = super().encode(images)
         general = np.linalg.norm(seen[:, : -sum(LABELS)], axis=1, keepdims=True)
-        return unit_rows(np.concatenate([seen, unit_rows(shape) * general * np.sqrt(CLASSICAL_WEIGHT)], axis=1))
+        return unit_rows(np.concatenate([seen, shape * general * np.sqrt(CLASSICAL_WEIGHT)], axis=1))
 
 
 def open_encoder(rest: str, device: str | None) -> CompactEncoder:
