@@ -32,6 +32,7 @@ from indexer.limits import Limits
 from indexer.sandbox import Sandbox
 from indexer.sandbox.child import FILES_PER_WORKER
 from indexer.sandbox.parcels import Outbox, unpacked
+from indexer.sandbox.pool import Pool
 from indexer.sandbox.streams import AHEAD, BUNCH
 from indexer.sandbox.wire import WireError, frame_message, frame_of, plain, rebuild, receive, send
 from indexer.sources import Frame, Plane, Rejection, Scan, Source, Wanted
@@ -631,6 +632,32 @@ def test_a_parcel_holds_what_was_put_into_it(blobs: list[bytes]) -> None:
         assert [(answer.header["number"], bytes(answer.blob)) for answer in answers] == list(enumerate(blobs))
         with pytest.raises(TimeoutError):
             receive(here, 1 << 20, 0.01)
+
+
+def test_a_parcel_holds_a_copy_of_a_buffer_that_will_be_used_again() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        outbox, buffer = Outbox(there), bytearray(b"first frame.....")
+        outbox.put({"kind": "frame"}, memoryview(buffer), lasting=False)
+        buffer[:] = b"second frame...."
+        outbox.send()
+        (answer,) = unpacked(*receive(here, 1 << 20, 5.0))
+        assert bytes(answer.blob) == b"first frame....."
+
+
+def test_a_file_is_read_by_the_worker_that_has_scanned_it(tmp_path: Path) -> None:
+    pool = Pool(2, Limits())
+    try:
+        with pool.worker() as one, pool.worker() as two:
+            one.ask([{"do": "digest", "path": str(tmp_path / "a"), "member": ""}])
+            two.ask([{"do": "digest", "path": str(tmp_path / "b"), "member": ""}])
+            one.answers()
+            two.answers()
+        for name, expected in (("a", one), ("b", two), ("a", one)):
+            with pool.worker(str(tmp_path / name)) as found:
+                assert found is expected
+    finally:
+        pool.close()
 
 
 @pytest.mark.parametrize(

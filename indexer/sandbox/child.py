@@ -37,6 +37,9 @@ FILES_PER_WORKER = 2000  # then it is replaced, so that no leak of a codec adds 
 RSS_GROWTH = 256 << 20  # likewise when it holds on to this much more than at its start
 NICE = 5  # decoding yields to the encoder and to searches: they set the pace, and a few decoded frames are always ahead
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BLOCK = 16 << 20  # bytes: a larger block goes back to the system when it is freed
+_KEPT_FREE = 64 << 20  # bytes at most that are free at the top of the heap and kept
 
 
 def main(arguments: list[str]) -> None:
@@ -44,6 +47,7 @@ def main(arguments: list[str]) -> None:
     control = socket.socket(fileno=int(arguments[0]))
     limits = Limits(**json.loads(arguments[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; its end is ours
+    _keep_freed_memory()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     readers()
@@ -116,6 +120,15 @@ class _Template:
                     continue  # the parent has already let go of this worker
 
 
+def _keep_freed_memory() -> None:
+    """Tells glibc to use the memory of one frame for the next: handing it back and asking anew, page by page, costs more
+    than decoding a plain frame does. What a worker may hold on to is bounded by ``RSS_GROWTH``."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)
+
+
 def _confine(limits: Limits, template: int) -> None:
     """Limits for the rest of this process's life.
 
@@ -177,7 +190,8 @@ class _Worker:
             else:
                 reader = request["format"]
                 for index, image in reader_named(reader).read(source, request["frames"], self._limits):
-                    self._put_frame(index, image, request["preview"])
+                    single = request["frames"] is not None and len(request["frames"]) == 1
+                    self._put_frame(index, image, request["preview"], single=single)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
         except RejectedInput as error:
@@ -194,11 +208,11 @@ class _Worker:
             return self._refusal(source, RejectedInput(stage, reason))
         return None
 
-    def _put_frame(self, index: int, image: Image, preview: int | None) -> None:
+    def _put_frame(self, index: int, image: Image, preview: int | None, *, single: bool) -> None:
         small = thumbnail(image) if index == preview else b""
         header, blob = frame_message(index, image, len(small))
         sha256 = pixel_digest(image.pixels).hex()  # here, since the parent has an encoder to feed
-        self._outbox.put({"kind": "frame", "frame": header, "digest": sha256}, blob, small)
+        self._outbox.put({"kind": "frame", "frame": header, "digest": sha256}, blob, small, lasting=single)
         self._send_if_due()
 
     def _send_if_due(self) -> None:

@@ -47,7 +47,7 @@ def ask(pool: Pool, asked: Sequence[Request[R]], watch: Watch, *, again: bool = 
     left = deque(asked)
     given = 0
     try:
-        with pool.worker() as worker:
+        with pool.worker(str(asked[0].source.path)) as worker:
             watch(worker)
             worker.ask([request.on_the_wire() for request in asked])
             held: list[R] = []

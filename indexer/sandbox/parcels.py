@@ -26,12 +26,16 @@ class Outbox:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._texts: list[bytes] = []
-        self._blobs = bytearray()  # copies, since a reader may use its buffer for the next frame
+        self._blobs: list[memoryview | bytes] = []
         self._waiting = 0
         self._since = 0.0
 
-    def put(self, answer: dict[str, Any], *blobs: memoryview | bytes) -> None:
-        """Add one answer, its blobs as one; ValueError when a number in it is not finite."""
+    def put(self, answer: dict[str, Any], *blobs: memoryview | bytes, lasting: bool = True) -> None:
+        """Add one answer, its blobs as one; ValueError when a number in it is not finite.
+
+        ``lasting``: the blobs stay as they are. They are copied otherwise, since a reader may use its buffer for the
+        next frame.
+        """
         size = sum(map(len, blobs))
         text = json.dumps(answer | {"bytes": size}, allow_nan=False, separators=(",", ":")).encode()
         if size >= PARCEL_BYTES:
@@ -40,9 +44,8 @@ class Outbox:
             return
         if not self._texts:
             self._since = time.monotonic()
-        for blob in blobs:
-            self._blobs += blob
-        self._blobs += bytes(-size % _ALIGNED)
+        self._blobs += blobs if lasting else map(bytes, blobs)
+        self._blobs.append(bytes(-size % _ALIGNED))
         self._texts.append(text)
         self._waiting += len(text) + size
 
@@ -54,8 +57,8 @@ class Outbox:
     def send(self, *, retire: bool = False) -> None:
         """Send what is waiting, if anything. ``retire``: the worker ends after this."""
         if self._texts:
-            send_text(self._channel, _parcel(self._texts, retire=retire), self._blobs)
-            self._texts, self._blobs, self._waiting = [], bytearray(), 0
+            send_text(self._channel, _parcel(self._texts, retire=retire), *self._blobs)
+            self._texts, self._blobs, self._waiting = [], [], 0
 
 
 def _parcel(texts: list[bytes], *, retire: bool) -> bytes:

@@ -27,9 +27,10 @@ class Pool:
         self._closed = False
 
     @contextlib.contextmanager
-    def worker(self) -> Iterator[Worker]:
-        """An idle worker, or the next one to be given back. After an error inside, it is not handed out again."""
-        slot = self._take()
+    def worker(self, path: str = "") -> Iterator[Worker]:
+        """An idle worker, one that has seen ``path`` if there is, or the next one to be given back. After an error
+        inside, it is not handed out again."""
+        slot = self._take(path)
         worker = None
         try:
             worker = slot if slot is not None and slot.usable else self._start()
@@ -61,12 +62,13 @@ class Pool:
             if self._template is not None:
                 self._template.close()
 
-    def _take(self) -> Worker | None:
+    def _take(self, path: str) -> Worker | None:
         with self._lock:
             if self._closed:
                 raise _closed()
             if self._idle:
-                return self._idle.pop()
+                seen = (n for n, worker in enumerate(self._idle) if worker is not None and worker.has_seen(path))
+                return self._idle.pop(next(seen, -1))
             future: Future[Worker | None] = Future()
             self._waiting.append(future)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from indexer.sandbox.template import Template
 from indexer.sandbox.wire import WireError, receive, send, wait_at_most
 
 _STATUS_SECONDS = 10.0
+_REMEMBERED = 64  # requests, about as many as a reader remembers headers of
 
 
 class WorkerDiedError(Exception):
@@ -39,6 +41,7 @@ class Worker:
         self._left = 0.0
         self._timed_out = False
         self._lend: Callable[[], None] | None = None
+        self._seen: deque[object] = deque(maxlen=_REMEMBERED)
         self.paused = False
         self.usable = True
 
@@ -52,9 +55,14 @@ class Worker:
             self.paused = True
             self._lend()
 
+    def has_seen(self, path: str) -> bool:
+        """Whether it was asked about this file lately, and may remember its header."""
+        return path in self._seen
+
     def ask(self, requests: Sequence[dict[str, Any]]) -> None:
         """Begin a bunch of requests; ``limits.seconds`` of waiting for the first of them start to count."""
         self._left = self._limits.seconds
+        self._seen.extend(request["path"] for request in requests)
         try:
             wait_at_most(self._channel, self._left)
             send(self._channel, {"asked": requests})

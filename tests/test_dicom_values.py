@@ -1,0 +1,61 @@
+"""Codes are read as they stand in the file; what comes out is what pydicom makes of them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.data import get_testdata_files
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filewriter import dcmwrite
+
+from indexer.readers.dicom import values
+
+KEYWORDS = (
+    "Modality", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImageType", "StudyDate", "ContentTime",
+    "PhotometricInterpretation", "PatientSex", "BodyPartExamined", "StationAETitle",
+)  # fmt: skip
+
+
+def by_pydicom(header: Dataset, keyword: str) -> tuple[str, ...]:
+    if keyword not in header:
+        return ()
+    found = header[keyword].value  # converts the element, so it is no longer a raw one
+    assert not isinstance(header.get_item(keyword), RawDataElement)
+    return values.texts(header, keyword)[: 1 << 20] if found is not None else ()
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_codes_of_real_files(keyword: str) -> None:
+    met = 0
+    for file in map(Path, get_testdata_files("*.dcm")):
+        with values.quiet():
+            try:
+                raw, converted = (pydicom.dcmread(file, stop_before_pixels=True, force=True) for _ in range(2))
+                expected = by_pydicom(converted, keyword)
+            except (pydicom.errors.InvalidDicomError, NotImplementedError, OSError, EOFError, ValueError):
+                continue
+            assert values.texts(raw, keyword) == expected, file.name
+            met += bool(expected)
+    assert met >= 1 or keyword == "StationAETitle"
+
+
+@pytest.mark.parametrize("stored", ["CT", " CT ", "A\\B\\\\C", "\\", "A\0"])
+def test_codes_however_they_are_padded(stored: str) -> None:
+    header = Dataset()
+    with values.quiet():
+        header.add_new(0x00080008, "CS", stored.split("\\"))
+        written = BytesIO()
+        dcmwrite(written, header, implicit_vr=False, little_endian=True, enforce_file_format=False)
+        raw, converted = (pydicom.dcmread(BytesIO(written.getvalue()), force=True) for _ in range(2))
+        assert values.texts(raw, "ImageType") == by_pydicom(converted, "ImageType")
+
+
+def test_codes_that_are_not_ascii_are_left_to_pydicom() -> None:
+    header = Dataset()
+    header[0x00080060] = RawDataElement(pydicom.tag.Tag(0x00080060), "CS", 2, b"\xc4x", 0, False, True)
+    with values.quiet():
+        assert values.texts(header, "Modality") == by_pydicom(header, "Modality")
