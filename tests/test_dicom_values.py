@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.data import get_testdata_files
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 
 from indexer.readers.dicom import values
 
+WHEEL = Path(pydicom.__file__).parent / "data" / "test_files"
 KEYWORDS = (
     "Modality", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImageType", "StudyDate", "ContentTime",
     "PhotometricInterpretation", "PatientSex", "BodyPartExamined", "StationAETitle",
@@ -21,17 +21,16 @@ KEYWORDS = (
 
 
 def by_pydicom(header: Dataset, keyword: str) -> tuple[str, ...]:
-    if keyword not in header:
-        return ()
-    found = header[keyword].value  # converts the element, so it is no longer a raw one
-    assert not isinstance(header.get_item(keyword), RawDataElement)
-    return values.texts(header, keyword)[: 1 << 20] if found is not None else ()
+    if keyword in header:
+        header[keyword]  # converts the element
+        assert not isinstance(header.get_item(keyword), RawDataElement)
+    return values.texts(header, keyword)
 
 
 @pytest.mark.parametrize("keyword", KEYWORDS)
 def test_codes_of_real_files(keyword: str) -> None:
     met = 0
-    for file in map(Path, get_testdata_files("*.dcm")):
+    for file in sorted(WHEEL.glob("*.dcm")):
         with values.quiet():
             try:
                 raw, converted = (pydicom.dcmread(file, stop_before_pixels=True, force=True) for _ in range(2))
