@@ -121,8 +121,8 @@ class _Template:
 
 
 def _keep_freed_memory() -> None:
-    """Tells glibc to use the memory of one frame for the next: handing it back and asking anew, page by page, costs more
-    than decoding a plain frame does. What a worker may hold on to is bounded by ``RSS_GROWTH``."""
+    """Tells glibc to use the memory of one frame for the next: handing it back and asking anew, page by page, costs
+    more than decoding a plain frame does. What a worker may hold on to is bounded by ``RSS_GROWTH``."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
