@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from indexer.limits import Limits
 from indexer.pixels import plane_of, turn_of
 from indexer.quality import stack_warnings
-from indexer.sources import Scan, Source
+from indexer.sources import SPATIAL, Scan, Source
 from indexer.stacks import Stack, contrast_of, stacks_of
 from retrieval.errors import LimitExceeded
 from retrieval.types import Attributes, CaseKind
@@ -69,6 +69,12 @@ class CasePlan:
 def group_key(scan: Scan) -> str:
     """Scans with equal keys are assembled together: the series, or the file alone when it names none."""
     return scan.series_uid if scan.format == "dicom" and scan.series_uid else scan.sha256
+
+
+def stands_alone(scan: Scan) -> bool:
+    """Whether no other file can change the cases this one gives: it names no series, or holds pictures that have no
+    place in a stack (a radiograph, a mammogram, an ultrasound loop). It need not wait for the rest of its series."""
+    return group_key(scan) == scan.sha256 or not (scan.volumetric or scan.attributes.modality in SPATIAL)
 
 
 def case_id(kind: CaseKind, identity: str, part: str = "") -> str:

@@ -2,7 +2,7 @@
 
 Nothing about progress is stored: what is on file is known by its content, so a run that was killed at any moment is
 finished by the same command. A file that is a case by itself goes straight on to decoding while the walk continues;
-files of series wait on disk (``spool``) until the walk is over, because a series may lie scattered.
+slices wait on disk (``spool``) until the walk is over, because a series may lie scattered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from indexer.assemble import CasePlan, assemble, group_key
+from indexer.assemble import CasePlan, assemble, group_key, stands_alone
 from indexer.drafts import Describer, Draft, draft_of
 from indexer.embedder import Finished
 from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
@@ -113,10 +113,10 @@ class _Run:
                 elif scan.frames == 0:
                     reason = scan.warnings[0] if scan.warnings else "It holds no pixels."
                     self._tell_file(FileDone(scan.source, FileStatus.NO_PIXELS, reason))
-                elif (group := group_key(scan)) == scan.sha256:
+                elif stands_alone(scan):
                     yield from self._drafts_of([scan])
                 else:
-                    spool.put(group, scan)
+                    spool.put(group_key(scan), scan)
             for group_of_scans in spool.groups():
                 yield from self._drafts_of(group_of_scans)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from retrieval.types import Attributes, Image
 
+SPATIAL = frozenset({"CT", "MR", "PT", "NM"})  # modalities whose single frames are slices of a body
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

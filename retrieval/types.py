@@ -110,7 +110,7 @@ class Case:
     study_uid: str = ""
     series_uid: str = ""
     content_sha256: str = ""  # over the bytes of its files, in order
-    pixel_sha256: str = ""  # over its decoded frames, in order
+    pixel_sha256: str = ""  # over the BLAKE3 digests of its decoded frames, in order
     duplicate_of: str = ""  # case_id of an older case with the same pixels
     frames: tuple[FrameRef, ...] = ()
     rows: int = 0

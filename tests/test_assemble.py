@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.assemble import CasePlan, assemble, case_id, derived_uid, group_key
+from indexer.assemble import CasePlan, assemble, case_id, derived_uid, group_key, stands_alone
 from indexer.limits import Limits
 from indexer.readers.dicom import DicomReader
 from indexer.sources import Plane, Scan, Source
@@ -323,6 +323,17 @@ def test_every_frame_is_used_once_or_told(scans: list[Scan]) -> None:
         positions = [frame.position_mm for frame in plan.frames if frame.position_mm is not None]
         assert positions == sorted(positions)
         assert plan.kind == (CaseKind.VOLUME if len(plan.frames) > 1 else CaseKind.IMAGE)
+
+
+@given(series())
+def test_what_stands_alone_gives_the_cases_it_gives_in_company(scans: list[Scan]) -> None:
+    once = {scan.sop_uid: scan for scan in reversed(scans)}  # which of two copies is told is another matter
+    alone = [scan for scan in once.values() if stands_alone(scan)]
+    rest = [scan for scan in once.values() if not stands_alone(scan)]
+    apart = [plan for group in (*([scan] for scan in alone), rest) for plan in assemble(group, LIMITS)]
+    together = assemble(list(once.values()), LIMITS)
+    assert {plan.case_id for plan in apart} == {plan.case_id for plan in together}
+    assert sum(len(plan.frames) for plan in apart) == sum(len(plan.frames) for plan in together)
 
 
 ROOT = shared_root()

@@ -15,8 +15,21 @@ from indexer.readers.dicom import values
 
 WHEEL = Path(pydicom.__file__).parent / "data" / "test_files"
 KEYWORDS = (
-    "Modality", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImageType", "StudyDate", "ContentTime",
-    "PhotometricInterpretation", "PatientSex", "BodyPartExamined", "StationAETitle",
+    "Modality",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "ImageType",
+    "StudyDate",
+    "ContentTime",
+    "PhotometricInterpretation",
+    "PatientSex",
+    "BodyPartExamined",
+    "StationAETitle",
+    "PatientAge",
+)
+NUMBERS = (
+    "Rows", "BitsStored", "PixelRepresentation", "PixelSpacing", "WindowCenter", "InstanceNumber", "RescaleSlope",
 )  # fmt: skip
 
 
@@ -40,6 +53,43 @@ def test_codes_of_real_files(keyword: str) -> None:
             assert values.texts(raw, keyword) == expected, file.name
             met += bool(expected)
     assert met >= 1 or keyword == "StationAETitle"
+
+
+@pytest.mark.parametrize("keyword", NUMBERS)
+def test_numbers_of_real_files(keyword: str) -> None:
+    met = 0
+    for file in sorted(WHEEL.glob("*.dcm")):
+        with values.quiet():
+            try:
+                raw, converted = (pydicom.dcmread(file, stop_before_pixels=True, force=True) for _ in range(2))
+                by_pydicom(converted, keyword)
+            except (pydicom.errors.InvalidDicomError, NotImplementedError, OSError, EOFError, ValueError):
+                continue
+            expected = values.numbers(converted, keyword)
+            assert values.numbers(raw, keyword) == expected, file.name
+            met += bool(expected)
+    assert met >= 1
+
+
+@pytest.mark.parametrize(
+    ("vr", "stored", "little", "numbers"),
+    [
+        ("US", b"\x01\x02", True, (513.0,)),
+        ("US", b"\x01\x02", False, (258.0,)),
+        ("US", b"\x01\x00\x02\x00", True, (1.0, 2.0)),
+        ("US", b"", True, ()),
+        ("DS", b"1.5\\ -2e3 ", True, (1.5, -2000.0)),
+        ("DS", b"1.5\\", True, ()),
+        ("DS", b"1,5 ", True, ()),
+        ("DS", b"nan ", True, ()),
+        ("IS", b"12\0 ", True, (12.0,)),
+    ],
+)
+def test_numbers_as_they_are_stored(vr: str, stored: bytes, little: bool, numbers: tuple[float, ...]) -> None:
+    header = Dataset()
+    header[0x00280030] = RawDataElement(pydicom.tag.Tag(0x00280030), vr, len(stored), stored, 0, False, little)
+    with values.quiet():
+        assert values.numbers(header, "PixelSpacing") == numbers
 
 
 @pytest.mark.parametrize("stored", ["CT", " CT ", "A\\B\\\\C", "\\", "A\0"])

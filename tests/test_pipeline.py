@@ -35,7 +35,7 @@ from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import CaseKind
 from retrieval.verify import verify
-from tests.dicom_files import enhanced_mr, save
+from tests.dicom_files import dataset, enhanced_mr, save, uid
 from tests.studies import LIMITS, contents, index_all, open_gallery, write_pictures, write_series
 
 
@@ -175,6 +175,22 @@ def test_other_pixels_under_a_known_uid_are_refused_unless_asked(tmp_path: Path,
         assert contents(gallery) == before
         assert index_all(gallery, sandbox, tmp_path / "other", replace=True).cases == {CaseStatus.UPDATED: 1}
         assert contents(gallery) != before
+
+
+def test_radiographs_of_one_series_are_told_apart_by_their_instance(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, (instance, shade) in enumerate([(1, 0), (1, 0), (2, 0), (2, 9)]):  # a copy, and a clash
+        pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) + instance + shade
+        made = dataset(pixels, Modality="DX", SeriesInstanceUID=uid(7), SOPInstanceUID=uid(7, instance))
+        save(made, folder / f"{number}.dcm")
+    with open_gallery(tmp_path / "home") as gallery:
+        report = index_all(gallery, sandbox, folder)
+        assert report.cases == {CaseStatus.ADDED: 2, CaseStatus.UNCHANGED: 1, CaseStatus.FAILED: 1}
+        (failure,) = report.failures
+        assert failure.source.path.name == "3.dcm" and "is on file with other content" in failure.reason
+        assert index_all(gallery, sandbox, folder).cases == {CaseStatus.UNCHANGED: 3, CaseStatus.FAILED: 1}
+        assert len(contents(gallery)) == 2
 
 
 def test_labels_come_from_the_table_and_are_renewed(tmp_path: Path, sandbox: Sandbox) -> None:

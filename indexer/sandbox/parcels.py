@@ -15,7 +15,7 @@ from typing import Any
 
 from indexer.sandbox.wire import WireError, send_text
 
-PARCEL_BYTES = 1 << 20  # gathered by a worker before they are sent; an answer as large as this is sent at once
+PARCEL_BYTES = 2 << 20  # gathered by a worker before they are sent; an answer as large as this is sent at once
 PARCEL_SECONDS = 0.1  # or when the oldest has waited as long, so that slow files do not hold up those before them
 _ALIGNED = 16  # bytes: where a blob may begin, so that pixels of any type lie as NumPy likes them
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from blake3 import blake3
 
 from retrieval.types import Image, Pixels
 
@@ -211,10 +211,11 @@ def frame_message(index: int, image: Image, thumbnail: int = 0) -> tuple[dict[st
 
 
 def pixel_digest(pixels: Pixels) -> bytes:
-    """SHA-256 of one frame's shape, dtype and values, as the parent will see them."""
+    """BLAKE3 of one frame's shape, dtype and values, as the parent will see them: a quarter of the time of SHA-256, and
+    no one else need ever compute it, as they need a file's."""
     same = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
-    digest = hashlib.sha256(f"{same.shape}{same.dtype.str}".encode())
-    digest.update(same.data)
+    digest = blake3(f"{same.shape}{same.dtype.str}".encode())
+    digest.update(same.data.cast("B"))
     return digest.digest()
 
 

@@ -15,7 +15,7 @@ from indexer.sandbox.template import Template
 from indexer.sandbox.wire import WireError, receive, send, wait_at_most
 
 _STATUS_SECONDS = 10.0
-_REMEMBERED = 64  # requests, about as many as a reader remembers headers of
+_REMEMBERED = 256  # requests, about as many as a reader remembers headers of
 
 
 class WorkerDiedError(Exception):

@@ -63,6 +63,8 @@ def pool(rows: UnitRows, pooling: Pooling) -> npt.NDArray[np.float32]:
     """
     if rows.ndim != 2 or rows.shape[0] == 0:
         raise UsageError(f"Expected unit rows [n, dim] of at least one slice, got an array of shape {rows.shape}.")
+    if len(rows) == 1:
+        return np.array(rows[0], np.float32)  # as it is: most cases are one picture
     exact = rows.astype(np.float64)
     for how in (pooling.how, "mean"):
         vector = _REDUCTIONS[how](exact)

@@ -21,7 +21,7 @@ from indexer.geometry import position_along
 from indexer.limits import Limits
 from indexer.readers.bytes import digest, open_unpacked
 from indexer.readers.dicom import values
-from indexer.readers.dicom.attributes import attributes_of, declared_labels
+from indexer.readers.dicom.attributes import attributes_of, declared_labels, modality_of
 from indexer.readers.dicom.codecs import PixelFormat
 from indexer.readers.dicom.frames import FrameBytes, format_of
 from indexer.readers.dicom.geometry import frame_groups, planes_of, spacing_of
@@ -30,7 +30,7 @@ from indexer.readers.dicom.mosaic import COUNT_TAG, CSA_TAG, Mosaic, is_mosaic, 
 from indexer.readers.dicom.recent import Recent
 from indexer.readers.dicom.structure import Structure, looks_like_dicom, walk
 from indexer.readers.dicom.words import IMAGE_TYPES
-from indexer.sources import Plane, Scan, Source
+from indexer.sources import SPATIAL, Plane, Scan, Source
 from retrieval.errors import LimitExceeded, RejectedInput
 from retrieval.types import Attributes, Image
 
@@ -57,7 +57,6 @@ _SEQUENCES = (
 )  # fmt: skip
 WANTED = frozenset({tag_for_keyword(each) or 0 for each in _WANTED_KEYWORDS.split()} | {COUNT_TAG, CSA_TAG})
 
-_SPATIAL = frozenset({"CT", "MR", "PT", "NM"})
 _NOT_PICTURES = (
     "RT Dose",
     "RT Plan",
@@ -69,7 +68,7 @@ _NOT_PICTURES = (
     "Raw Data",
     "Fiducials",
 )
-_REMEMBERED = 64  # headers that a scan has parsed and a read, soon after, need not
+_REMEMBERED = 256  # headers that a scan has parsed and a read, soon after, need not
 _REMEMBERED_BYTES = 64 << 10  # of a header; larger ones are parsed again
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -80,8 +79,7 @@ class _Opened:
 
     header: Dataset
     frames: FrameBytes
-    attributes: Attributes
-    declared: tuple[tuple[str, str], ...]
+    modality: str
     spacing: tuple[float, float] | None
     planes: tuple[Plane, ...]
     mosaic: Mosaic | None
@@ -116,8 +114,8 @@ class DicomReader:
             if opened is not None and structure.stream is file and len(structure.kept) <= _REMEMBERED_BYTES:
                 self._recent.put(file, opened)
         with values.quiet():
-            attributes = opened.attributes if opened else attributes_of(header)
-            scan = _scan_of(source, header, attributes, *digest(source, limits))
+            scan = _scan_of(source, header, attributes_of(header), *digest(source, limits))
+            declared = declared_labels(header) if opened else ()
         if opened is None:
             return replace(scan, warnings=(f"No pixels: this is a {kind}, not an image.",))
         return replace(
@@ -127,8 +125,8 @@ class DicomReader:
             columns=opened.mosaic.columns if opened.mosaic else opened.form.columns,
             spacing=opened.spacing,
             planes=opened.planes,
-            volumetric=bool(opened.planes) and (opened.attributes.modality in _SPATIAL or opened.count > 1),
-            declared=opened.declared,
+            volumetric=bool(opened.planes) and (opened.modality in SPATIAL or opened.count > 1),
+            declared=declared,
             warnings=opened.warnings,
         )
 
@@ -217,10 +215,10 @@ def _open(structure: Structure, header: Dataset, limits: Limits) -> _Opened:
                     "A mosaic of slices is kept as one picture: its header does not say how to take it apart."
                 )
         planes = mosaic.planes if mosaic else () if is_mosaic(header) else planes_of(header, count)
-        attributes, declared = attributes_of(header), declared_labels(header)
-        if attributes.modality == "CT" and frames.form.samples == 1 and not _states_rescale(header, groups):
+        modality = modality_of(header)
+        if modality == "CT" and frames.form.samples == 1 and not _states_rescale(header, groups):
             warnings.append("The CT states no rescale: its values may not be Hounsfield units.")
-    return _Opened(header, frames, attributes, declared, spacing, planes, mosaic, tuple(warnings), groups)
+    return _Opened(header, frames, modality, spacing, planes, mosaic, tuple(warnings), groups)
 
 
 def _states_rescale(header: Dataset, groups: list[tuple[Dataset | None, Dataset | None]]) -> bool:
@@ -233,10 +231,9 @@ def _image(opened: _Opened, index: int) -> Image:
     """One frame, decoded, rescaled, the right way up."""
     stored_index = 0 if opened.mosaic else index
     group = opened.groups[stored_index] if opened.groups else None
-    modality = opened.attributes.modality
     with values.quiet():
         stored, photometric = opened.frames.decode(stored_index)
-        found, window = meaning(stored, photometric, opened.form, opened.header, group, modality)
+        found, window = meaning(stored, photometric, opened.form, opened.header, group, opened.modality)
         spacing = spacing_of(opened.header, group)
         sop_uid = values.uid(opened.header, "SOPInstanceUID")
     if opened.mosaic:
@@ -246,4 +243,4 @@ def _image(opened: _Opened, index: int) -> Image:
         at = opened.planes[index]
         found, spacing, plane = px.to_radiological(found, at.row, at.column, spacing)
         position = position_along(at.position, at.row, at.column)
-    return Image(found, modality, spacing, position, window, plane, sop_uid, stored_index + 1)
+    return Image(found, opened.modality, spacing, position, window, plane, sop_uid, stored_index + 1)

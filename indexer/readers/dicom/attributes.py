@@ -37,7 +37,7 @@ _SEQUENCES = {"SE": "spin echo", "IR": "inversion recovery", "GR": "gradient ech
 def attributes_of(header: Dataset) -> Attributes:
     """The allow-listed attributes; anything not understood is left empty."""
     return Attributes(
-        modality=_match(_CODE, values.text(header, "Modality").upper()),
+        modality=modality_of(header),
         body_part=_worded(values.text(header, "BodyPartExamined").upper(), ANATOMY),
         view=_worded(values.text(header, "ViewPosition").upper(), VIEWS),
         laterality=_laterality(header),
@@ -46,6 +46,12 @@ def attributes_of(header: Dataset) -> Attributes:
         manufacturer=_maker(values.text(header, "Manufacturer")),
         study_year=_year(header),
     )
+
+
+def modality_of(header: Dataset) -> str:
+    """The code of the modality (PS3.3 C.7.3.1.1.1), or "" for what is none."""
+    found = values.text(header, "Modality").upper()
+    return found if _CODE.match(found) else ""
 
 
 def declared_labels(header: Dataset) -> tuple[tuple[str, str], ...]:
@@ -61,10 +67,6 @@ def declared_labels(header: Dataset) -> tuple[tuple[str, str], ...]:
     if agent:
         labels.append(("contrast", "no" if agent in {"NO", "NONE", "N", "0", "NO CONTRAST"} else "yes"))
     return tuple(labels)
-
-
-def _match(pattern: re.Pattern[str], found: str) -> str:
-    return found if pattern.match(found) else ""
 
 
 def _worded(found: str, words: frozenset[str]) -> str:

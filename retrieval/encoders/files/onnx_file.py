@@ -14,6 +14,7 @@ import numpy.typing as npt
 from retrieval.encoders.base import Encoder, EncoderCard, KnownEncoder, unit_rows
 from retrieval.encoders.carded import Carded
 from retrieval.encoders.files.card import ModelCard, beside, card_of, check_pinned, file_sha256, pooled, weights_sha256
+from retrieval.encoders.onnx_options import session_options
 from retrieval.encoders.recipe import Input, apply
 from retrieval.encoders.several_windows import several_windows
 from retrieval.encoders.volumes.files import onnx_volumes
@@ -150,9 +151,8 @@ def _volumes(card: EncoderCard, stated: ModelCard, session: Any, image: Any) -> 
 def _session(path: Path, device: str | None) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
     except UsageError:

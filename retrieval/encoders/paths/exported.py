@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from retrieval.encoders.onnx_options import session_options
 from retrieval.encoders.paths.base import Forward
 from retrieval.encoders.paths.machine import Machine
 from retrieval.encoders.paths.torch_paths import has_bfloat16
@@ -47,9 +48,8 @@ def onnx_runtime(forward: Forward, example: torch.Tensor) -> Forward:
     import onnxruntime
     import torch
 
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     with TemporaryDirectory(prefix="precedent-onnx-", ignore_cleanup_errors=True) as folder, _quietly():
         file = Path(folder) / "tower.onnx"
         batch = ({0: torch.export.Dim("n", min=1, max=4096)},)
