@@ -45,6 +45,7 @@ from retrieval.encoders import open_encoder
 from retrieval.encoders.paths.prepare import calibrate_now, follow_choice
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
+from retrieval.threads import wait_briefly
 from retrieval.types import Image
 
 WANTED_RATIO = 0.9
@@ -234,6 +235,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--chosen", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    wait_briefly()  # as the command does
     if options.measure == "choice":
         print(json.dumps(choose_path(options.encoder, options.folder)))
         return 0
