@@ -14,11 +14,11 @@ import numpy as np
 from indexer.drafts import Draft, without_files
 from indexer.sandbox import Sandbox
 from indexer.sources import Frame, Rejection, Wanted
-from retrieval.encoders.base import Encoder
+from retrieval.encoders.base import BatchingEncoder, Encoder
 from retrieval.encoders.pooling import Pooling, pool
 from retrieval.types import Case, EmbeddedCase, Embedding, Image, UnitRows
 
-BATCH_FRAMES = 32
+BATCH_FRAMES = 32  # or as many as the encoder runs together, where that is more
 BATCH_BYTES = 96 << 20  # frames of a batch, one of which waits while others are encoded: mammograms must not add up
 ENCODING = 2  # batches encoded at a time: an encoder is by turns busy in Python and outside it, and so is all else here
 
@@ -91,6 +91,7 @@ class Embedder:
         self._requests: deque[_Request] = deque()
         self._batch: list[tuple[_Arrived, Image]] = []
         self._batch_bytes = 0
+        self._full = BATCH_FRAMES
         self._encoding: deque[_Encoding] = deque()
 
     def run(self, drafts: Iterable[Draft]) -> Generator[Finished]:
@@ -102,7 +103,7 @@ class Embedder:
             try:
                 for reply in replies:
                     self._take(reply)
-                    if len(self._batch) >= BATCH_FRAMES or self._batch_bytes >= BATCH_BYTES:
+                    if len(self._batch) >= self._full or self._batch_bytes >= BATCH_BYTES:
                         self._encode(threads)
                     yield from self._finished()  # not only after a batch: refused files must not add up
                 while self._requests:
@@ -155,6 +156,8 @@ class Embedder:
         arrived = [arrived for arrived, _ in self._batch]
         rows = threads.submit(self._encoder.encode, [image for _, image in self._batch])
         self._encoding.append(_Encoding(arrived, rows))
+        if isinstance(self._encoder, BatchingEncoder):  # asked each time: its first batch may choose a faster path
+            self._full = max(BATCH_FRAMES, self._encoder.batch_frames)
         self._batch, self._batch_bytes = [], 0
 
     def _encoded(self) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -30,10 +30,11 @@ from indexer.pipeline import Options, index
 from indexer.report import CaseStatus, FileStatus
 from indexer.sandbox import Sandbox
 from indexer.sources import Source
+from retrieval.encoders.base import Encoder
 from retrieval.errors import FingerprintMismatch, SourceGone, StoreError
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
-from retrieval.types import CaseKind
+from retrieval.types import CaseKind, Image, UnitRows
 from retrieval.verify import verify
 from tests.dicom_files import dataset, enhanced_mr, save, uid
 from tests.studies import LIMITS, contents, index_all, open_gallery, write_pictures, write_series
@@ -292,6 +293,31 @@ def test_events_tell_every_file_once(tmp_path: Path, sandbox: Sandbox) -> None:
     assert len(files) == len(set(files)) == 8
     assert {event.source for event in told if isinstance(event, Scanned)} == set(files)
     assert sum(isinstance(event, CaseDone) for event in told) == 4
+
+
+class Large:
+    """An encoder that asks for 48 frames at a time once it has begun, and notes what it is given."""
+
+    def __init__(self, inner: Encoder) -> None:
+        self.card, self.encode_these, self.given = inner.card, inner.encode, list[int]()
+
+    @property
+    def batch_frames(self) -> int:
+        return 48 if self.given else 1
+
+    def encode(self, images: Sequence[Image]) -> UnitRows:
+        self.given.append(len(images))
+        return self.encode_these(images)
+
+
+def test_an_encoder_is_given_as_many_frames_as_it_asks_for(tmp_path: Path, sandbox: Sandbox) -> None:
+    write_pictures(tmp_path / "in", 170)
+    with open_gallery(tmp_path / "one") as gallery, open_gallery(tmp_path / "other") as other:
+        gallery.encoder = encoder = Large(gallery.encoder)
+        index_all(gallery, sandbox, tmp_path / "in")
+        assert sum(encoder.given) == 170 and set(encoder.given[:-1]) <= {32, 48} and 48 in encoder.given
+        index_all(other, sandbox, tmp_path / "in")
+        assert contents(gallery) == contents(other)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, sandbox: Sandbox) -> None:

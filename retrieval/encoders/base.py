@@ -94,6 +94,16 @@ class AdaptableEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class BatchingEncoder(Encoder, Protocol):
+    """An encoder that says how many frames it is best given at a time."""
+
+    @property
+    def batch_frames(self) -> int:
+        """Frames it runs together. It may grow when a path has been chosen, by the memory of a GPU."""
+        ...
+
+
+@runtime_checkable
 class TextEncoder(Encoder, Protocol):
     """An encoder with a text tower in the same space."""
 

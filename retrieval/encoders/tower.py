@@ -37,6 +37,11 @@ class ImageTower(Carded):
         self.first = First()  # what is due before the first frames are encoded, such as choosing a path
         self._one_at_a_time = self.execution.lock
 
+    @property
+    def batch_frames(self) -> int:
+        """As ``BatchingEncoder`` says."""
+        return self.execution.largest
+
     def encode(self, images: Sequence[Image]) -> UnitRows:
         self.first.meet(images)
         step = self.execution.largest

@@ -1,0 +1,37 @@
+"""Idle threads give their core to others, unless the user has said how they are to wait."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+SAY = "import os, retrieval.threads as t; t.wait_briefly(); print(os.environ.get('GOMP_SPINCOUNT'))"
+CLI = "import sys, indexer.cli.app; print('torch' in sys.modules or 'faiss' in sys.modules)"
+
+
+def said(code: str, **environment: str) -> str:
+    chosen = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_WAIT", "GOMP_"))}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=chosen | environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_users_choice_stays() -> None:
+    assert int(said(SAY)) > 0
+    assert said(SAY, GOMP_SPINCOUNT="7") == "7"
+    assert said(SAY, OMP_WAIT_POLICY="active") == "None"
+
+
+def test_the_command_says_so_before_the_libraries_are_loaded() -> None:
+    assert said(CLI) == "False"
+
+
+def test_onnx_runtime_is_told_the_same() -> None:
+    from retrieval.encoders.onnx_options import session_options
+
+    options = session_options()
+    assert 0 < int(options.get_session_config_entry("session.intra_op.spin_duration_us")) <= 100
+    assert options.get_session_config_entry("session.dynamic_block_base") == "4"
