@@ -179,13 +179,13 @@ def translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _translate(error) from error
+        raise driver_error(error.orig, lost=error.connection_invalidated) from error
     except PoolTimeout as error:
         raise StoreError("All database connections are in use: try again, or run more workers.") from error
 
 
-def _translate(error: DBAPIError) -> StoreError:
-    cause = error.orig
+def driver_error(cause: BaseException | None, *, lost: bool = False) -> StoreError:
+    """An error of sqlite3 or psycopg as our own; ``lost``: the connection went with it."""
     if isinstance(cause, sqlite3.Error):
         extended = getattr(cause, "sqlite_errorcode", 0)
         code = extended & 0xFF  # the low byte is the primary code
@@ -197,7 +197,7 @@ def _translate(error: DBAPIError) -> StoreError:
         return _full()
     if state == "55P03":
         return StoreError(SQLITE_SENTENCES[sqlite3.SQLITE_BUSY])
-    if not state or state[:2] in {"08", "57"} or error.connection_invalidated:
+    if not state or state[:2] in {"08", "57"} or lost:
         return StoreError("The database server can't be reached or closed the connection: check it, then try again.")
     return StoreError(_refused(cause, state))
 

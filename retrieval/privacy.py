@@ -67,6 +67,11 @@ class Secret:
     def _derive(self, purpose: str) -> bytes:
         return hmac.new(self.key, purpose.encode(), hashlib.sha256).digest()
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits by which two copies of one key are known; they say nothing of it."""
+        return self._derive("fingerprint").hex()[:16]
+
     def patient_key(self, patient_id: str, issuer: str = "") -> str:
         """HMAC-SHA256 over the normalised id, 32 hex digits; "" for an empty id.
 

@@ -96,15 +96,11 @@ def test_evaluation_and_labels(folder: Path) -> None:
     assert "similarity" in shell(*blocks("labels.md"), folder)
 
 
-@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the command sqlite3 is not installed")
 def test_a_backup_restores(folder: Path) -> None:
-    """The copy and the key, put into an empty data directory, are a gallery that agrees with itself."""
-    shell(*blocks("operations.md"), folder)
+    """The copy and the key, put into a new data directory, are a gallery that agrees with itself."""
+    assert "Everything agrees" in shell(blocks("operations.md")[0], folder)
     restored = folder / "restored"
-    restored.mkdir()
-    shutil.move(folder / "catalog-backup.sqlite3", restored / "catalog.sqlite3")
-    shutil.copy(folder / "gallery" / "secret.key", restored)
-    assert answer("verify", "--repair", home=restored)["ok"]
+    assert answer("verify", home=restored)["ok"]
     before, after = (answer("stats", home=home)["counts"] for home in (folder / "gallery", restored))
     assert before == after
     assert answer("search", folder / "study.dcm", home=restored)["hits"]

@@ -9,6 +9,7 @@ import typer
 
 from indexer.cli import (
     adapt_command,
+    backup_command,
     demo_command,
     encoders_command,
     evaluate_command,
@@ -40,6 +41,8 @@ app.command("serve")(serve_command.serve)
 app.command("rebuild")(rebuild_command.rebuild)
 app.command("verify")(verify_command.verify)
 app.command("stats")(stats_command.stats)
+app.command("backup")(backup_command.backup)
+app.command("restore")(backup_command.restore)
 app.command("evaluate")(evaluate_command.evaluate)
 app.command("adapt")(adapt_command.adapt)
 app.add_typer(encoders_command.encoders, name="encoders")
