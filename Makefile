@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := faiss-cpu,postgres,transformers,onnx,openvino,dev
+EXTRAS := faiss-cpu,postgres,transformers,onnx,openvino,ray,dev
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 JOBS ?= auto

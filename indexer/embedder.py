@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class Finished:
     embedded: EmbeddedCase | None
     failed: tuple[Rejection, ...] = ()
     images: tuple[Image, ...] = ()
+
+
+class Engine(Protocol):
+    """What embeds drafts: frame by frame or as volumes, in this process or on a cluster."""
+
+    def run(self, drafts: Iterable[Draft]) -> Generator[Finished]:
+        """Every draft comes out once, in order; ``drafts`` is consumed only so far ahead."""
+        ...
 
 
 @dataclass(slots=True)

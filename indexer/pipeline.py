@@ -17,7 +17,7 @@ from pathlib import Path
 
 from indexer.assemble import CasePlan, assemble, group_key, stands_alone
 from indexer.drafts import Describer, Draft, draft_of
-from indexer.embedder import Finished
+from indexer.embedder import Engine, Finished
 from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
 from indexer.limits import Limits
 from indexer.renewal import relocate, renew, with_stored
@@ -54,11 +54,20 @@ class Options:
 
 
 def index(
-    gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path], options: Options, listen: Listener | None = None
+    gallery: Gallery,
+    sandbox: Sandbox,
+    paths: Sequence[Path],
+    options: Options,
+    listen: Listener | None = None,
+    *,
+    engine: Engine | None = None,
 ) -> Report:
-    """Index files, folders and zips. Returns when everything that could be committed is durable."""
+    """Index files, folders and zips. Returns when everything that could be committed is durable.
+
+    ``engine``: what embeds; None, the gallery's encoder in this process.
+    """
     with closing(sandbox.scan(walk(paths, Limits.of(gallery.settings)))) as scans:
-        return index_scans(gallery, sandbox, scans, options, listen)
+        return _Run(gallery, sandbox, options, listen or _silent, engine).over(scans)
 
 
 def index_scans(
@@ -79,7 +88,10 @@ def _silent(event: Event) -> None:
 class _Run:
     """The state of one run: its report, and who is told what."""
 
-    def __init__(self, gallery: Gallery, sandbox: Sandbox, options: Options, listen: Listener) -> None:
+    def __init__(
+        self, gallery: Gallery, sandbox: Sandbox, options: Options, listen: Listener, engine: Engine | None = None
+    ) -> None:
+        self._engine = engine
         self._gallery = gallery
         self._sandbox = sandbox
         self._options = options
@@ -171,16 +183,23 @@ class _Run:
 
     def _embed(self, drafts: Iterator[Draft]) -> None:
         keep = self._options.keep
-        embedder = embedder_of(self._gallery, self._sandbox, keep_images=keep is not None)
+        engine = self._engine or self._own_engine()
         with (
             Writer(self._gallery, self._committed, replace=self._options.replace) as writer,
-            closing(embedder.run(drafts)) as cases,
+            closing(engine.run(drafts)) as cases,
         ):
             for finished in cases:
                 if finished.embedded is None:
                     self._case_done(finished.draft, CaseStatus.FAILED, failed=finished.failed)
                     continue
                 writer.put(finished, keep(finished, finished.embedded) if keep else finished.embedded)
+
+    def _own_engine(self) -> Engine:
+        gallery, keep_images = self._gallery, self._options.keep is not None
+        volume_bytes = gallery.settings.volume_memory_mb << 20
+        return embedder_of(
+            gallery.encoder, gallery.pooling, self._sandbox, volume_bytes=volume_bytes, keep_images=keep_images
+        )
 
     def _committed(self, finished: Finished, outcome: Outcome) -> None:
         draft = finished.draft

@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 
 from indexer.drafts import Draft
-from indexer.embedder import Embedder, Finished, as_decoded
+from indexer.embedder import Embedder, Engine, Finished, as_decoded
 from indexer.sandbox import Sandbox
 from indexer.volumes import embed_volume, refusals
-from retrieval.encoders.base import VolumeEncoder
+from retrieval.encoders.base import Encoder, VolumeEncoder
+from retrieval.encoders.pooling import Pooling
 from retrieval.errors import RejectedInput
-from retrieval.gallery import Gallery
 from retrieval.types import EmbeddedCase
 
 
 class VolumeEmbedder:
-    """Decodes a volume, encodes it, forgets it. A case the encoder does not take comes out refused, with the reason."""
+    """Decodes a volume, encodes it, forgets it. A case the encoder does not take comes out refused, with the reason.
+
+    ``most_bytes``: of one volume, as read and resampled.
+    """
 
     def __init__(
-        self, sandbox: Sandbox, gallery: Gallery, encoder: VolumeEncoder, *, keep_images: bool = False
+        self, sandbox: Sandbox, encoder: VolumeEncoder, pooling: Pooling, most_bytes: int, *, keep_images: bool = False
     ) -> None:
         self._sandbox = sandbox
         self._encoder = encoder
-        self._pooling = gallery.pooling
-        self._most_bytes = gallery.settings.volume_memory_mb << 20
+        self._pooling = pooling
+        self._most_bytes = most_bytes
         self._keep_images = keep_images
 
     def run(self, drafts: Iterable[Draft]) -> Generator[Finished]:
@@ -46,9 +49,11 @@ class VolumeEmbedder:
         return Finished(read.draft, embedded, read.failed, read.images if self._keep_images else ())
 
 
-def embedder_of(gallery: Gallery, sandbox: Sandbox, *, keep_images: bool = False) -> Embedder | VolumeEmbedder:
-    """What embeds drafts as the gallery's encoder asks: frame by frame, or as volumes."""
-    encoder = gallery.encoder
+def embedder_of(
+    encoder: Encoder, pooling: Pooling, sandbox: Sandbox, *, volume_bytes: int, keep_images: bool = False
+) -> Engine:
+    """What embeds drafts in this process as the encoder asks: frame by frame, or as volumes of at most
+    ``volume_bytes``."""
     if isinstance(encoder, VolumeEncoder):
-        return VolumeEmbedder(sandbox, gallery, encoder, keep_images=keep_images)
-    return Embedder(sandbox, encoder, gallery.pooling, keep_images=keep_images)
+        return VolumeEmbedder(sandbox, encoder, pooling, volume_bytes, keep_images=keep_images)
+    return Embedder(sandbox, encoder, pooling, keep_images=keep_images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from rich.progress import Progress, TaskID
 
 from indexer.cli.console import DONE, FAILED, INTERRUPTED, Home, Json, err, print_json, progress_bar, settings_of
 from indexer.cli.reports import print_report, report_json
+from indexer.cluster.engine import RayEngine
+from indexer.cluster.session import connected
 from indexer.events import Event, FileDone
 from indexer.labels import LabelTable
 from indexer.limits import Limits
@@ -41,6 +44,15 @@ class Engine(StrEnum):
     """Where embedding runs."""
 
     LOCAL = "local"
+    RAY = "ray"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """``address``: its head; None, one of this machine alone. ``actors``: None, as many as have room."""
+
+    address: str | None = None
+    actors: int | None = None
 
 
 def index(
@@ -56,7 +68,17 @@ def index(
     resume: Annotated[bool, typer.Option(help="Skip what is on file already, known by its content.")] = True,
     replace: Annotated[bool, typer.Option(help="Let other pixels under a known UID replace those on file.")] = False,
     workers: Annotated[int | None, typer.Option(help="Decoding processes (default: one per core).")] = None,
-    engine: Annotated[Engine, typer.Option(help="Where embedding runs.")] = Engine.LOCAL,
+    engine: Annotated[
+        Engine, typer.Option(help="Where embedding runs: in this process, or on a Ray cluster (docs/scaling.md).")
+    ] = Engine.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --engine ray: head of the cluster, HOST:PORT or auto (default: this machine alone)."),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --engine ray: processes that embed (default: one per GPU, else per 4 CPUs)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read headers and say what would be done.")] = False,
     failures: Annotated[Path | None, typer.Option(help="Write every failed file to this file, as JSON lines.")] = None,
     outcomes: Annotated[
@@ -68,11 +90,12 @@ def index(
     """Add images and volumes to the gallery. Run it again at any time: only what is new is embedded."""
     if missing := [path for path in paths if not path.exists()]:
         raise UsageError(f"There is no file or folder '{missing[0]}'.")
+    cluster = _cluster(engine, address, actors)
     settings = settings_of(home, encoder=encoder, pooling=pooling, workers=workers, precision=precision)
     table = LabelTable.read(labels) if labels else None
     with Gallery.open(settings, create=not dry_run) as gallery:
         options = Options(labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run)
-        report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes)
+        report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes, cluster=cluster)
         generation = "" if dry_run or report.interrupted else freshen(gallery)
         if not report.files and not report.interrupted:
             err().print("warning: No files there: hidden files, links out of a folder and empty zips do not count.")
@@ -92,8 +115,12 @@ def run(
     quiet: bool = False,
     failures: Path | None = None,
     outcomes: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> Report:
-    """Index with a progress bar; ``failures`` gets a JSON line per failed file as it happens, ``outcomes`` per file."""
+    """Index with a progress bar; ``failures`` gets a JSON line per failed file as it happens, ``outcomes`` per file.
+
+    ``cluster``: the one that embeds; None, this process.
+    """
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)))
         bar = stack.enter_context(progress_bar("files", quiet=quiet))
@@ -103,10 +130,22 @@ def run(
         listener = _Listener(bar, bar.add_task("Indexing", total=None), failed, told)
         if not bar.disable:
             bar.update(listener.task, total=sum(1 for _ in walk(paths)))
-        if gallery.settings.precision == "auto" and not options.dry_run:
-            say = partial(bar.console.print, markup=False)
+        say = partial(bar.console.print, markup=False)
+        remote = None
+        if cluster and not options.dry_run:
+            stack.enter_context(connected(cluster.address))
+            remote = RayEngine(gallery, actors=cluster.actors, told=say)
+        elif gallery.settings.precision == "auto" and not options.dry_run:
             choose_while_encoding(gallery.encoder, gallery.settings.home, lambda choice: say(choice.sentence))
-        return run_index(gallery, sandbox, paths, options, listener)
+        return run_index(gallery, sandbox, paths, options, listener, engine=remote)
+
+
+def _cluster(engine: Engine, address: str | None, actors: int | None) -> Cluster | None:
+    if engine is Engine.RAY:
+        return Cluster(address, actors)
+    if address is not None or actors is not None:
+        raise UsageError("--address and --actors are of a Ray cluster: give them along with --engine ray.")
+    return None
 
 
 class _Listener:

@@ -1,0 +1,94 @@
+"""Connecting to a Ray cluster, or starting one of this machine alone for as long as it is needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from typing import Any
+
+from retrieval.errors import MissingExtra, UsageError
+
+EXTRA = "ray"
+STORE_BYTES = 512 << 20  # of a local object store: shards and answers are few at a time, see ``engine``
+_LIBRARIES = ("ray", "pandas", "pyarrow")  # ray.data needs all three
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Be connected inside. ``address``: the head of a cluster (HOST:PORT, or "auto" for the one on this machine).
+
+    None starts a cluster of this machine's CPUs and GPUs that nobody else joins, with a folder of its own for its logs
+    and sockets, both gone at the end. A plain ``ray.init`` would join whatever cluster runs here already.
+    MissingExtra without Ray; UsageError when there is no cluster at the address.
+    """
+    ray = _library(address)
+    own = None if address else tempfile.mkdtemp(prefix="precedent-ray-")
+    try:
+        with redirect_stdout(_Nowhere()):  # Ray tells of lost machines on stdout, which is for answers
+            if own:
+                _start(ray, own)
+            else:
+                _join(ray, str(address))
+            try:
+                yield
+            finally:
+                ray.shutdown()
+    finally:
+        if own:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _library(address: str | None) -> Any:
+    if missing := next((name for name in _LIBRARIES if find_spec(name) is None), None):
+        raise MissingExtra(missing, EXTRA)
+    if address and address.startswith("ray://"):
+        raise UsageError(
+            f"'{address}' is an address for Ray clients, which Ray Data can't be used through: run this command on a "
+            "machine of the cluster and give the address of its head, such as HOST:6379, or auto."
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: nothing is sent anywhere
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process: no lines in the midst of a progress bar
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        raise UsageError("This process is connected to a Ray cluster already: call ray.shutdown() first.")
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters comes as an answer or an error of ours
+    return ray
+
+
+def _start(ray: Any, folder: str) -> None:
+    ray.init(
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)),
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=folder,
+    )
+
+
+def _join(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"There is no Ray cluster at '{address}' ({type(error).__name__}): expected the address of its head, such "
+            "as HOST:6379, on a machine that has joined it with 'ray start'."
+        ) from error
+
+
+class _Nowhere:
+    """A text file that forgets."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
