@@ -202,6 +202,43 @@ class GalleryBody(Wire):
 
 class RebuildAsked(Asked):
     backend: str = Field("", max_length=200, description="exact, faiss or faiss:OPTIONS; '' for the configured one")
+    dry_run: bool = Field(False, description="build and compare, then throw the new generation away")
+    min_overlap: float | None = Field(None, ge=0, le=1, description="least share of the first 10 hits in common")
+    min_recall: float | None = Field(None, ge=0, le=1, description="least recall@10 against exact search")
+    max_loss: float | None = Field(None, ge=0, le=1, description="most that P@10 of any label may fall")
+
+
+class SideBody(Wire):
+    generation: str = Field(description="'' where there is none: the cases are then searched exactly")
+    backend: str
+    fingerprint: str
+    recall: float | None = Field(description="share of the exact k neighbours that it finds")
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class LabelChangeBody(Wire):
+    """P@k of one label; ``low`` to ``high`` is the 95 % interval of new - old."""
+
+    label: str
+    queries: int
+    old: float
+    new: float
+    low: float
+    high: float
+
+
+class ShadowBody(Wire):
+    """The new generation beside the live one, on held-out queries without their own patients."""
+
+    k: int
+    queries: int
+    seed: int
+    old: SideBody
+    new: SideBody
+    overlap: float | None = Field(description="share of the first k hits that both have")
+    rank_correlation: float | None = Field(description="Spearman's, over the hits that both have")
+    labels: list[LabelChangeBody]
 
 
 class RebuildBody(Wire):
@@ -211,6 +248,8 @@ class RebuildBody(Wire):
     total: int = Field(description="cases in all; 0 while that is not known")
     message: str
     generation: str = Field(description="the generation that was published, or ''")
+    dry_run: bool = Field(description="it was built and compared only; false while it runs")
+    report: ShadowBody | None = Field(description="how it compared with what was live; null until that is known")
     created_at: str
     updated_at: str
 

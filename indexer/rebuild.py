@@ -8,8 +8,9 @@ from retrieval.catalog import GenerationRow
 from retrieval.errors import ConflictError
 from retrieval.gallery import Gallery
 from retrieval.manifest import Manifest
-from retrieval.publish import Progress, publish
+from retrieval.publish import Progress, Publication, publish, publish_compared
 from retrieval.publish import rollback as roll_back
+from retrieval.shadow_figures import Gates
 
 STALE_VECTORS = 10_000  # a delta this large, and a quarter of the gallery, is worth a new generation
 STALE_SHARE = 0.25
@@ -21,6 +22,25 @@ def rebuild(gallery: Gallery, *, backend: str | None = None, progress: Progress 
     ``backend``: ``exact`` or ``faiss[:FACTORY]``, by default the settings'. Raises as ``retrieval.publish.publish``.
     """
     return publish(gallery.catalog, gallery.settings.home, backend or gallery.settings.index, progress=progress)
+
+
+def rebuild_compared(
+    gallery: Gallery,
+    *,
+    backend: str | None = None,
+    gates: Gates | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Publication:
+    """As ``rebuild``, compared with the live generation first: see ``retrieval.publish.publish_compared``."""
+    return publish_compared(
+        gallery.catalog,
+        gallery.settings.home,
+        backend or gallery.settings.index,
+        gates=gates,
+        dry_run=dry_run,
+        progress=progress,
+    )
 
 
 def rollback(gallery: Gallery) -> GenerationRow:

@@ -58,20 +58,18 @@ class Jobs:
 
     def create(self, kind: str, total: int = 0) -> Job:
         """Queue a job."""
-        at = now()
-        row = {
-            "kind": kind,
-            "state": JobState.QUEUED.value,
-            "progress": 0,
-            "total": total,
-            "message": "",
-            "owner": "",
-            "created_at": at,
-            "updated_at": at,
-            "result": "",
-        }
         with self._database.write() as connection:
-            return _job(connection.execute(insert(jobs).values(row).returning(*jobs.c)).one())
+            return _insert(connection, kind, total, JobState.QUEUED, "")
+
+    def begin(self, kind: str, total: int = 0) -> Job:
+        """A job that this process runs at once; ConflictError while another of its kind is queued or runs."""
+        with self._database.write() as connection:
+            _mark_interrupted(connection)
+            waiting = (JobState.QUEUED.value, JobState.RUNNING.value)
+            other = connection.scalar(select(jobs.c.id).where(jobs.c.kind == kind, jobs.c.state.in_(waiting)).limit(1))
+            if other is not None:
+                raise ConflictError(f"Another {kind} is under way (job {other}): wait for it to end.")
+            return _insert(connection, kind, total, JobState.RUNNING, owner())
 
     def claim(self, kinds: Sequence[str]) -> Job | None:
         """Take the oldest queued job of these kinds for this process, None when there is none. Two never take one."""
@@ -107,9 +105,12 @@ class Jobs:
         """A running job has come to its end; ``result`` is JSON text."""
         return self._change(job_id, JobState.DONE, result=clean(result), message=clean(message))
 
-    def fail(self, job_id: int, reason: str) -> Job:
-        """A running job has ended without what it was for; ``reason`` is a sentence without patient data."""
-        return self._change(job_id, JobState.FAILED, message=clean(reason))
+    def fail(self, job_id: int, reason: str, result: str = "") -> Job:
+        """A running job has ended without what it was for; ``reason`` is a sentence without patient data.
+
+        ``result``: what it found all the same, as JSON text.
+        """
+        return self._change(job_id, JobState.FAILED, result=clean(result), message=clean(reason))
 
     def _change(self, job_id: int, state: JobState, **values: Any) -> Job:
         with self._database.write() as connection:
@@ -136,6 +137,22 @@ class Jobs:
         if dead:
             with self._database.write() as connection:
                 _mark_interrupted(connection)
+
+
+def _insert(connection: Connection, kind: str, total: int, state: JobState, owned_by: str) -> Job:
+    at = now()
+    row = {
+        "kind": kind,
+        "state": state.value,
+        "progress": 0,
+        "total": total,
+        "message": "",
+        "owner": owned_by,
+        "created_at": at,
+        "updated_at": at,
+        "result": "",
+    }
+    return _job(connection.execute(insert(jobs).values(row).returning(*jobs.c)).one())
 
 
 def owner() -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrieval.catalog import Catalog
@@ -15,6 +16,8 @@ from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
 from retrieval.manifest import Facts, Manifest
 from retrieval.replay import live_space, replay
+from retrieval.shadow import Candidate, compare
+from retrieval.shadow_figures import Gates, ShadowReport
 from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 
@@ -46,36 +49,112 @@ def publish(
     Raises UsageError for an unknown backend, an empty gallery or an index that misses the recall bound; ConflictError
     when another process publishes; StorageFull. Whatever it raises, the live generation stays as it was.
     """
+    with publishing(generations_folder(home)):
+        built = _build(catalog, home, backend, adapter, progress)
+        _flip(catalog, home, built, keep_previous, "")
+    return built.manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What became of a generation that was built and compared. ``refusal``: the gate that kept it from going live."""
+
+    manifest: Manifest
+    report: ShadowReport
+    live: bool
+    refusal: str = ""
+
+
+def publish_compared(
+    catalog: Catalog,
+    home: Path,
+    backend: str,
+    *,
+    gates: Gates | None = None,
+    dry_run: bool = False,
+    keep_previous: bool = True,
+    progress: Progress | None = None,
+    adapter: str | None = None,
+) -> Publication:
+    """As ``publish``, but the new generation is compared with the live one before it goes live, if the gates let it.
+
+    A ``dry_run``, or one that is refused, leaves nothing behind. Raises as ``publish`` does.
+    """
+    with publishing(generations_folder(home)):
+        built = _build(catalog, home, backend, adapter, progress)
+        try:
+            report = _compared(catalog, home, built, progress)
+            refusal = gates.refusal(report) if gates else ""
+            live = not (dry_run or refusal)
+            if live:
+                _flip(catalog, home, built, keep_previous, json.dumps(report.to_json(), sort_keys=True))
+        finally:
+            sweep(generations_folder(home), {row.name for row in catalog.generations()})
+        return Publication(built.manifest, report, live, refusal)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A generation on disk that nothing names yet. ``heads``: the state it was built from."""
+
+    manifest: Manifest
+    backend: str
+    heads: Heads
+
+
+def _build(catalog: Catalog, home: Path, backend: str, adapter: str | None, progress: Progress | None) -> _Built:
+    """To be called while ``publishing``."""
     name, options = split_backend(backend)
     kind, root = index_type(name), generations_folder(home)
     binding = catalog.binding()
     if binding is None:
         raise UsageError("This gallery has no cases yet, so there is no index to build: index some first.")
-    with publishing(root):
-        heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
-        if adapter is not None:
-            heads = replace(heads, adapter=adapter)
-        stored = Space(binding.fingerprint, binding.dim)
-        space = live_space(catalog, stored, heads)
+    heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
+    if adapter is not None:
+        heads = replace(heads, adapter=adapter)
+    stored = Space(binding.fingerprint, binding.dim)
+    space = live_space(catalog, stored, heads)
 
-        def fill(directory: Path) -> Facts:
-            index = kind.build(directory, _read(catalog, stored, space, heads.last_key, progress), space.dim, options)
-            _check_recall(index, space.place(catalog.sample(_PROBES)))
-            return _facts(index, space, heads)
+    def fill(directory: Path) -> Facts:
+        index = kind.build(directory, _read(catalog, stored, space, heads.last_key, progress), space.dim, options)
+        _check_recall(index, space.place(catalog.sample(_PROBES)))
+        return _facts(index, space, heads)
 
-        manifest = write(root, fill)
-        open_generation(root, manifest.name, manifest.sha256)  # what is on disk now, not what was meant
-        catalog.publish_generation(
-            manifest.name,
-            manifest.sha256,
-            heads.last_key,
-            heads.last_tombstone,
-            backend,
-            manifest.facts.count,
-            heads.adapter,
-        )
-        _forget(catalog, root, keep_previous)
-    return manifest
+    manifest = write(root, fill)
+    open_generation(root, manifest.name, manifest.sha256)  # what is on disk now, not what was meant
+    return _Built(manifest, backend, heads)
+
+
+def _compared(catalog: Catalog, home: Path, built: _Built, progress: Progress | None) -> ShadowReport:
+    """With what is live, both at the state the new one was built from."""
+    binding, live = catalog.binding(), next((row for row in catalog.generations() if row.state == "live"), None)
+    if binding is None:
+        raise UsageError("This gallery has no cases yet, so there is nothing to compare: index some first.")
+    stored, count = Space(binding.fingerprint, binding.dim), built.manifest.facts.count
+    name, sha256 = (live.name, live.manifest_sha256) if live else ("", "")
+    old = replace(built.heads, generation=name, manifest_sha256=sha256, adapter=live.adapter if live else "")
+    new = replace(built.heads, generation=built.manifest.name, manifest_sha256=built.manifest.sha256)
+    return compare(
+        Candidate(catalog, stored, old, live.backend if live else "exact"),
+        Candidate(catalog, stored, new, built.backend),
+        home,
+        tick=(lambda: progress(count)) if progress else None,
+    )
+
+
+def _flip(catalog: Catalog, home: Path, built: _Built, keep_previous: bool, report_json: str) -> None:
+    facts = built.manifest.facts
+    catalog.publish_generation(
+        built.manifest.name,
+        built.manifest.sha256,
+        facts.last_key,
+        facts.last_tombstone,
+        built.backend,
+        facts.count,
+        built.heads.adapter,
+        report_json,
+    )
+    _forget(catalog, generations_folder(home), keep_previous)
 
 
 def rollback(catalog: Catalog, home: Path) -> GenerationRow:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION = "0002"
+REVISION = "0003"
 VERSION_TABLE = "precedent_version"  # Alembic's table, under our name: a PostgreSQL database may hold other programs
 INDEXED_CHARACTERS = 100  # PostgreSQL refuses index rows over 2,704 bytes, and a label may be long
 
@@ -104,9 +104,11 @@ generations = Table(
     Column("size", _big(), nullable=False),
     Column("created_at", _text(), nullable=False),
     Column("state", _text(), nullable=False),
+    Column("report_json", _text(), nullable=True),  # how it compared with the one before it
     CheckConstraint("state IN ('published', 'rolled_back')", name="state"),
 )
 
+# ``staged_encoder_id``: what the cases are being embedded with anew, while searches go on with ``encoder_id``.
 gallery = Table(
     "gallery",
     metadata,
@@ -115,6 +117,7 @@ gallery = Table(
     Column("generation_id", Integer, ForeignKey("generations.id"), nullable=True),
     Column("last_key", _big(), nullable=False),
     Column("last_tombstone", _big(), nullable=False),
+    Column("staged_encoder_id", Integer, ForeignKey("encoders.id"), nullable=True),
     CheckConstraint("id = 1", name="one_row"),
 )
 

@@ -17,8 +17,11 @@ from api.capacity import Capacity
 from api.imaging import parse_window, png, stack_window
 from api.previews import HELD_SECONDS, Previews
 from api.problems import Problem
+from api.rebuilding import KIND
 from api.wire import age_band, excerpt, label_of
 from indexer.sandbox import Sandbox
+from retrieval.catalog import Catalog
+from retrieval.jobs import Jobs
 from retrieval.types import Image, Label
 from tests.api_client import Seeded, seed, served
 
@@ -34,8 +37,8 @@ def client(seeded: Seeded) -> Iterator[TestClient]:
         yield opened
 
 
-def rebuilt(client: TestClient) -> dict:
-    reply = client.post("/v1/rebuilds", json={})
+def rebuilt(client: TestClient, **asked: object) -> dict:
+    reply = client.post("/v1/rebuilds", json=asked)
     assert reply.status_code == 202
     where = reply.headers["location"]
     for _ in range(600):
@@ -62,6 +65,35 @@ def test_a_rebuild_goes_live_and_can_be_rolled_back(client: TestClient, seeded: 
     listed = [job["id"] for job in client.get("/v1/rebuilds").json()["rebuilds"]]
     assert listed == sorted(listed, reverse=True)
     assert set(listed) >= {first["id"], second["id"]}
+
+
+def test_a_rebuild_tells_how_it_compares(client: TestClient) -> None:
+    live = rebuilt(client)["generation"]
+    done = rebuilt(client)
+    assert (done["report"]["old"]["generation"], done["report"]["new"]["generation"]) == (live, done["generation"])
+    assert (done["report"]["overlap"], done["report"]["new"]["recall"], done["report"]["queries"]) == (1.0, 1.0, 7)
+    assert 0 < done["report"]["new"]["p50_ms"] <= done["report"]["new"]["p99_ms"]
+
+
+def test_a_dry_run_and_a_refusal_leave_what_is_live(client: TestClient) -> None:
+    live = rebuilt(client)["generation"]
+    tried = rebuilt(client, backend="faiss", dry_run=True, min_overlap=1)
+    assert (tried["state"], tried["dry_run"], tried["generation"]) == ("done", True, "")
+    assert tried["report"]["old"]["generation"] == live
+    assert client.post(f"/v1/rebuilds/{tried['id']}/rollback").status_code == 409
+    assert client.get("/v1/gallery").json()["generation"] == live
+    assert client.post("/v1/rebuilds", json={"min_overlap": 2}).status_code == 422
+
+
+def test_one_at_a_time(client: TestClient, seeded: Seeded) -> None:
+    with Catalog.open(f"sqlite:///{seeded.home / 'catalog.sqlite3'}") as catalog:  # another worker of the service
+        jobs = Jobs(catalog.database)
+        other = jobs.begin(KIND)
+        refused = client.post("/v1/rebuilds", json={})
+        assert refused.status_code == 409
+        assert f"job {other.id}" in refused.json()["detail"]
+        jobs.fail(other.id, "It was only a test.")
+    assert rebuilt(client)["state"] == "done"
 
 
 def test_what_can_not_be_rebuilt_is_told_before_it_is_queued(client: TestClient) -> None:

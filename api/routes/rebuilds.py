@@ -8,18 +8,23 @@ from fastapi import APIRouter, Path, Response
 
 from api.access import Admin
 from api.problems import Problem, responses
-from api.rebuilding import KIND, Rebuilding, generation_of
-from api.schemas import RebuildAsked, RebuildBody, RebuildList, RolledBack
+from api.rebuilding import KIND, Order, Rebuilding, result_of
+from api.schemas import RebuildAsked, RebuildBody, RebuildList, RolledBack, ShadowBody
 from retrieval.jobs import Job
+from retrieval.shadow_figures import Gates
 
 router = APIRouter(prefix="/v1", tags=["rebuilds"])
 JobId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
-@router.post("/rebuilds", response_model=RebuildBody, status_code=202, responses=responses(400, 507))
+@router.post("/rebuilds", response_model=RebuildBody, status_code=202, responses=responses(400, 409, 507))
 def start_rebuild(caller: Admin, asked: RebuildAsked, response: Response) -> RebuildBody:
-    """Build a new generation in the background; ``Location`` is where to ask how far it is."""
-    job = caller.service.rebuilding.start(asked.backend)
+    """Build a new generation in the background and compare it with the live one before it takes its place.
+
+    ``Location`` is where to ask how far it is. One at a time: 409 while another is under way.
+    """
+    gates = Gates(asked.min_overlap, asked.min_recall, asked.max_loss)
+    job = caller.service.rebuilding.start(Order(asked.backend, gates, asked.dry_run))
     response.headers["Location"] = f"/v1/rebuilds/{job.id}"
     return _body(job)
 
@@ -32,7 +37,7 @@ def list_rebuilds(caller: Admin) -> RebuildList:
 
 @router.get("/rebuilds/{job_id}", response_model=RebuildBody, responses=responses(404))
 def get_rebuild(caller: Admin, job_id: JobId) -> RebuildBody:
-    """How far one is."""
+    """How far one is, and what it found."""
     return _body(_rebuild(caller.service.rebuilding, job_id))
 
 
@@ -51,13 +56,16 @@ def _rebuild(rebuilding: Rebuilding, job_id: int) -> Job:
 
 
 def _body(job: Job) -> RebuildBody:
+    result = result_of(job)
     return RebuildBody(
         id=job.id,
         state=job.state.value,
         progress=job.progress,
         total=job.total,
         message=job.message,
-        generation=generation_of(job),
+        generation=result.generation,
+        dry_run=result.dry_run,
+        report=None if result.report is None else ShadowBody.model_validate(result.report),
         created_at=job.created_at,
         updated_at=job.updated_at,
     )

@@ -10,7 +10,7 @@ from retrieval.catalog.patients import canonical
 from retrieval.catalog.store import Store
 from retrieval.catalog.types import GalleryCounts, Labelled
 from retrieval.filters import Filter
-from retrieval.types import Case, CaseFile, Embedding, GroupBy, Keys, UnitRows
+from retrieval.types import Case, CaseFile, Embedding, GroupBy, Keys, Label, UnitRows
 
 
 class CaseReads(Store):
@@ -35,6 +35,11 @@ class CaseReads(Store):
         """Cases by key, in the order asked; keys that are gone are left out."""
         with self.database.read() as connection:
             return reads.read_cases(connection, keys)
+
+    def labels_of(self, keys: Keys) -> dict[int, list[Label]]:
+        """The labels of each key, in the order they were given; keys without any are left out."""
+        with self.database.read() as connection:
+            return reads.labels_of(connection, keys.tolist())
 
     def list_cases(self, filter: Filter | None = None, after_key: int = 0, limit: int = 100) -> list[Case]:  # noqa: A002
         """A page of cases by ascending key; the next one begins after the last key of this one."""

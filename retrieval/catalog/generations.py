@@ -47,6 +47,7 @@ def publish(
     backend: str,
     count: int,
     adapter: str = "",
+    report_json: str = "",
 ) -> None:
     if connection.scalar(select(generations.c.id).where(generations.c.name == name)) is not None:
         raise ConflictError(f"There is a generation {name} already: expected a name that was never used.")
@@ -64,6 +65,7 @@ def publish(
         size=count,
         created_at=now(),
         state="published",
+        report_json=report_json or None,
     )
     generation_id = connection.execute(statement.returning(generations.c.id)).scalar_one()
     connection.execute(update(gallery).values(generation_id=generation_id))
@@ -109,4 +111,5 @@ def _row(row: Row[Any]) -> GenerationRow:
         created_at=row.created_at,
         state="live" if row.id == row.generation_id else row.state,
         adapter=row.adapter or "",
+        report_json=row.report_json or "",
     )

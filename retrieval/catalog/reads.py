@@ -49,11 +49,12 @@ def read_cases(connection: Connection, keys: Iterable[int]) -> dict[int, Case]:
 def read_where(connection: Connection, where: ColumnElement[bool], limit: int | None = None) -> list[Case]:
     """Whole cases by ascending key."""
     rows = connection.execute(CASE.where(where).order_by(cases.c.key).limit(limit)).all()
-    named = _labels_of(connection, [row.key for row in rows])
-    return [case_of(row, named[row.key], row.report, row.packed or b"") for row in rows]
+    named = labels_of(connection, [row.key for row in rows])
+    return [case_of(row, named.get(row.key, ()), row.report, row.packed or b"") for row in rows]
 
 
-def _labels_of(connection: Connection, keys: Sequence[int]) -> dict[int, list[Label]]:
+def labels_of(connection: Connection, keys: Sequence[int]) -> dict[int, list[Label]]:
+    """By key, in the order they were given."""
     found: dict[int, list[Label]] = defaultdict(list)
     for part in chunks(keys):
         rows = connection.execute(select(labels).where(labels.c.key.in_(part)).order_by(labels.c.key, labels.c.n))

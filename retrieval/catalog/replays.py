@@ -95,14 +95,16 @@ class Replays(Store):
         backend: str,
         count: int,
         adapter: str = "",
+        report_json: str = "",
     ) -> None:
         """Make a finished index the live one. Its directory is on disk and fsynced before this is called.
 
-        ``adapter``: hash of the metric head on file that its vectors went through, "" for none.
+        ``adapter``: hash of the metric head on file that its vectors went through, "" for none. ``report_json``: how
+        it compared with what was live before, kept with its row.
         """
         with self.database.write() as connection:
             catalog_generations.publish(
-                connection, name, manifest_sha256, last_key, last_tombstone, backend, count, adapter
+                connection, name, manifest_sha256, last_key, last_tombstone, backend, count, adapter, report_json
             )
 
     def generations(self) -> list[GenerationRow]:

@@ -51,6 +51,7 @@ class GenerationRow:
     created_at: str
     state: Literal["live", "published", "rolled_back"]
     adapter: str = ""  # SHA-256 of the metric head its vectors went through; "" for none
+    report_json: str = ""  # how it compared with what was live before it; "" when that was not measured
 
 
 @dataclass(frozen=True, slots=True)
