@@ -10,6 +10,7 @@ Driver errors are translated here, at the border; nothing above this module know
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,12 +22,16 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from retrieval.errors import MissingExtra, StorageFull, StoreError, UsageError
+from retrieval.errors import ConflictError, MissingExtra, StorageFull, StoreError, UsageError
 
 BUSY_SECONDS = 30
 PAGE_BYTES = 16384  # seven 512-d vectors a page; with SQLite's 4096 each would have a page of its own
 WRITER_LOCK = 0x70726563  # any number will do, as long as every writer uses the same
 
+OLD_READER = (
+    "Somebody reads a state of the database from before the deletion, a backup perhaps, and what was deleted is kept "
+    "on disk for that: try again when it is over."
+)
 SQLITE_SENTENCES = {
     sqlite3.SQLITE_BUSY: f"The database was busy for {BUSY_SECONDS} seconds: another process is writing. Try again.",
     sqlite3.SQLITE_LOCKED: "The database is locked by another statement. Try again.",
@@ -79,14 +84,20 @@ class Database:
             connection.commit()
 
     def compact(self) -> None:
-        """Give the space of deleted rows back, so that no live file holds their bytes any more."""
+        """Give the space of deleted rows back, so that no live file holds their bytes any more.
+
+        ConflictError when somebody reads a state from before for longer than ``BUSY_SECONDS``, as a backup does: the
+        bytes are kept for that reader.
+        """
         with translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.execution_options(precedent_begin="")
                 connection.exec_driver_sql("VACUUM")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+                    raise ConflictError(OLD_READER)
             else:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
+                _await_old_readers(connection)
                 connection.exec_driver_sql("VACUUM (FULL)")
 
     def close(self) -> None:
@@ -106,6 +117,20 @@ def lock(connection: Connection) -> None:
         ),
         {"number": WRITER_LOCK},
     )
+
+
+def _await_old_readers(connection: Connection) -> None:
+    """VACUUM keeps what a transaction that began earlier may still see, without a word."""
+    began = connection.scalar(text("SELECT pg_current_xact_id()::text"))
+    older = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age(CAST(CAST(:began AS xid8) AS xid))"
+    )
+    until = time.monotonic() + BUSY_SECONDS
+    while connection.scalar(older, {"began": began}):
+        if time.monotonic() > until:
+            raise ConflictError(OLD_READER)
+        time.sleep(0.1)
 
 
 def parse_url(url: str) -> URL:

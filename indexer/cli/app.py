@@ -12,6 +12,7 @@ from indexer.cli import (
     backup_command,
     demo_command,
     encoders_command,
+    erase_command,
     evaluate_command,
     index_command,
     keys_command,
@@ -43,6 +44,7 @@ app.command("verify")(verify_command.verify)
 app.command("stats")(stats_command.stats)
 app.command("backup")(backup_command.backup)
 app.command("restore")(backup_command.restore)
+app.command("erase")(erase_command.erase)
 app.command("evaluate")(evaluate_command.evaluate)
 app.command("adapt")(adapt_command.adapt)
 app.add_typer(encoders_command.encoders, name="encoders")
