@@ -31,12 +31,14 @@ from pathlib import Path
 from retrieval.errors import ConflictError, CorruptIndex, StorageFull, StoreError
 from retrieval.indexes import index_type
 from retrieval.indexes.base import VectorIndex
+from retrieval.indexes.outside import discard
 from retrieval.manifest import MANIFEST_FILE, Facts, FileFact, Manifest
 
 FOLDER = "generations"
 NAME = re.compile(r"g(\d{6,9})-[0-9a-f]{6}")
 BUILDING = re.compile(r"\.building-[0-9a-f]{12}")
 LOCK_FILE = ".lock"
+EMBEDDING_LOCK_FILE = ".embedding-lock"
 
 
 def generations_folder(home: Path) -> Path:
@@ -55,16 +57,29 @@ def publishing(root: Path) -> Iterator[None]:
 
     The kernel lets go of it when the holder dies, so no stale lock can be left behind.
     """
+    with _held(root, LOCK_FILE, "The index is being rebuilt by another process: wait for it to end."):
+        yield
+
+
+@contextmanager
+def embedding_anew(root: Path) -> Iterator[None]:
+    """Hold the right to embed the gallery anew. It may take hours, in which generations are published all the same."""
+    with _held(root, EMBEDDING_LOCK_FILE, "The gallery is being embedded anew by another process: wait for it to end."):
+        yield
+
+
+@contextmanager
+def _held(root: Path, name: str, taken: str) -> Iterator[None]:
     with _translated():
         if not root.is_dir():
             root.mkdir(parents=True, exist_ok=True)
             _fsync_directory(root.parent)
-        lock = open(root / LOCK_FILE, "ab")  # noqa: SIM115 - closed below
+        lock = open(root / name, "ab")  # noqa: SIM115 - closed below
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConflictError("The index is being rebuilt by another process: wait for it to end.") from error
+            raise ConflictError(taken) from error
         yield
 
 
@@ -81,7 +96,7 @@ def write(root: Path, fill: Callable[[Path], Facts]) -> Manifest:
         with _translated():
             return _finish(root, building, fill(building))
     except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        _remove(building)
         raise
 
 
@@ -173,9 +188,15 @@ def sweep(root: Path, keep: Collection[str]) -> list[str]:
         if old:  # renamed first, so that no half-removed directory carries a generation's name
             doomed = root / f".building-{secrets.token_hex(6)}"
             path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        _remove(doomed)
         removed.append(path.name)
     return removed
+
+
+def _remove(directory: Path) -> None:
+    """With what the index has elsewhere; if that can't be reached the directory stays, for the next ``sweep``."""
+    if discard(directory):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _seal(directory: Path) -> tuple[FileFact, ...]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from retrieval.catalog import Catalog
 from retrieval.catalog.types import GenerationRow
-from retrieval.errors import FingerprintMismatch, NotFoundError, UsageError
-from retrieval.generations import check_generation, generations_folder, open_generation, publishing, sweep, write
+from retrieval.errors import FingerprintMismatch, NotFoundError, Unfinished, UsageError
+from retrieval.generations import generations_folder, open_generation, publishing, sweep, write
 from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
+from retrieval.indexes.outside import promote
 from retrieval.manifest import Facts, Manifest
 from retrieval.replay import live_space, replay
 from retrieval.shadow import Candidate, compare
@@ -24,6 +25,7 @@ from retrieval.types import Keys, UnitRows
 MIN_RECALL = 0.99
 RECALL_AT = 10
 _PROBES = 200
+_CATCH_UPS = 100
 
 Progress = Callable[[int], None]
 
@@ -49,10 +51,25 @@ def publish(
     Raises UsageError for an unknown backend, an empty gallery or an index that misses the recall bound; ConflictError
     when another process publishes; StorageFull. Whatever it raises, the live generation stays as it was.
     """
-    with publishing(generations_folder(home)):
-        built = _build(catalog, home, backend, adapter, progress)
-        _flip(catalog, home, built, keep_previous, "")
+    root = generations_folder(home)
+    with publishing(root):
+        built = _build(catalog, root, backend, adapter, progress)
+        _flip(catalog, root, built, "")
+        _forget(catalog, root, keep_previous)
     return built.manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Another encoder, filled up beside the gallery's, that takes its place along with the generation made of it.
+
+    ``catch_up`` embeds what has come since it was last called. ``dropping``: keys of cases it can have no vector of,
+    which are deleted then.
+    """
+
+    fingerprint: str
+    dropping: Callable[[], Keys]
+    catch_up: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,54 +92,81 @@ def publish_compared(
     keep_previous: bool = True,
     progress: Progress | None = None,
     adapter: str | None = None,
+    takeover: Takeover | None = None,
 ) -> Publication:
     """As ``publish``, but the new generation is compared with the live one before it goes live, if the gates let it.
 
-    A ``dry_run``, or one that is refused, leaves nothing behind. Raises as ``publish`` does.
+    A ``dry_run``, or one that is refused, leaves nothing behind. With a ``takeover`` it is made of the vectors of
+    another encoder, which becomes the gallery's in the commit that makes it live. Raises as ``publish`` does.
     """
-    with publishing(generations_folder(home)):
-        built = _build(catalog, home, backend, adapter, progress)
+    root = generations_folder(home)
+    with publishing(root):
+        built = _build(catalog, root, backend, adapter, progress, takeover.fingerprint if takeover else "")
         try:
             report = _compared(catalog, home, built, progress)
             refusal = gates.refusal(report) if gates else ""
             live = not (dry_run or refusal)
             if live:
-                _flip(catalog, home, built, keep_previous, json.dumps(report.to_json(), sort_keys=True))
+                report_json = json.dumps(report.to_json(), sort_keys=True)
+                if takeover:
+                    _take_over(catalog, root, built, report_json, takeover)
+                else:
+                    _flip(catalog, root, built, report_json)
         finally:
-            sweep(generations_folder(home), {row.name for row in catalog.generations()})
+            sweep(root, {row.name for row in catalog.generations()})
+        if live:
+            _forget(catalog, root, keep_previous)
         return Publication(built.manifest, report, live, refusal)
 
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A generation on disk that nothing names yet. ``heads``: the state it was built from."""
+    """A generation on disk that nothing names yet. ``heads``: the state it was built from, with its adapter.
+
+    ``source`` reads the vectors it is made of, ``stored`` is their space.
+    """
 
     manifest: Manifest
     backend: str
     heads: Heads
+    source: Catalog
+    stored: Space
 
 
-def _build(catalog: Catalog, home: Path, backend: str, adapter: str | None, progress: Progress | None) -> _Built:
-    """To be called while ``publishing``."""
+def _build(
+    catalog: Catalog,
+    root: Path,
+    backend: str,
+    adapter: str | None,
+    progress: Progress | None,
+    fingerprint: str = "",
+) -> _Built:
+    """To be called while ``publishing``. ``fingerprint``: of another encoder's vectors, which no adapter goes with."""
     name, options = split_backend(backend)
-    kind, root = index_type(name), generations_folder(home)
+    kind = index_type(name)
     binding = catalog.binding()
     if binding is None:
         raise UsageError("This gallery has no cases yet, so there is no index to build: index some first.")
+    source = catalog.by(fingerprint or binding.fingerprint)
+    stored = _space_of(source)
     heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
-    if adapter is not None:
-        heads = replace(heads, adapter=adapter)
-    stored = Space(binding.fingerprint, binding.dim)
-    space = live_space(catalog, stored, heads)
+    if adapter is not None or fingerprint:
+        heads = replace(heads, adapter=adapter or "")
+    space = live_space(source, stored, heads)
 
     def fill(directory: Path) -> Facts:
-        index = kind.build(directory, _read(catalog, stored, space, heads.last_key, progress), space.dim, options)
-        _check_recall(index, space.place(catalog.sample(_PROBES)))
+        index = kind.build(directory, _read(source, stored, space, heads.last_key, progress), space.dim, options)
+        _check_recall(index, space.place(source.sample(_PROBES)))
         return _facts(index, space, heads)
 
     manifest = write(root, fill)
     open_generation(root, manifest.name, manifest.sha256)  # what is on disk now, not what was meant
-    return _Built(manifest, backend, heads)
+    return _Built(manifest, backend, heads, source, stored)
+
+
+def _space_of(source: Catalog) -> Space:
+    binding = source.embedded_with()
+    return Space(binding.fingerprint, binding.dim)
 
 
 def _compared(catalog: Catalog, home: Path, built: _Built, progress: Progress | None) -> ShadowReport:
@@ -130,19 +174,20 @@ def _compared(catalog: Catalog, home: Path, built: _Built, progress: Progress | 
     binding, live = catalog.binding(), next((row for row in catalog.generations() if row.state == "live"), None)
     if binding is None:
         raise UsageError("This gallery has no cases yet, so there is nothing to compare: index some first.")
-    stored, count = Space(binding.fingerprint, binding.dim), built.manifest.facts.count
+    source, count = catalog.by(binding.fingerprint), built.manifest.facts.count
     name, sha256 = (live.name, live.manifest_sha256) if live else ("", "")
-    old = replace(built.heads, generation=name, manifest_sha256=sha256, adapter=live.adapter if live else "")
-    new = replace(built.heads, generation=built.manifest.name, manifest_sha256=built.manifest.sha256)
+    at = replace(built.heads, encoder="")
+    old = replace(at, generation=name, manifest_sha256=sha256, adapter=live.adapter if live else "")
+    new = replace(at, generation=built.manifest.name, manifest_sha256=built.manifest.sha256)
     return compare(
-        Candidate(catalog, stored, old, live.backend if live else "exact"),
-        Candidate(catalog, stored, new, built.backend),
+        Candidate(source, _space_of(source), old, live.backend if live else "exact"),
+        Candidate(built.source, built.stored, new, built.backend),
         home,
         tick=(lambda: progress(count)) if progress else None,
     )
 
 
-def _flip(catalog: Catalog, home: Path, built: _Built, keep_previous: bool, report_json: str) -> None:
+def _flip(catalog: Catalog, root: Path, built: _Built, report_json: str, dropping: Keys | None = None) -> None:
     facts = built.manifest.facts
     catalog.publish_generation(
         built.manifest.name,
@@ -153,31 +198,47 @@ def _flip(catalog: Catalog, home: Path, built: _Built, keep_previous: bool, repo
         facts.count,
         built.heads.adapter,
         report_json,
+        built.stored.fingerprint,
+        dropping,
     )
-    _forget(catalog, generations_folder(home), keep_previous)
+    promote(root / built.manifest.name)
+
+
+def _take_over(catalog: Catalog, root: Path, built: _Built, report_json: str, takeover: Takeover) -> None:
+    """Cases keep coming while the last of them are embedded: tried until none has come in between."""
+    for left in reversed(range(_CATCH_UPS)):
+        takeover.catch_up()
+        try:
+            _flip(catalog, root, built, report_json, takeover.dropping())
+        except Unfinished:
+            if not left:
+                raise
+        else:
+            return
 
 
 def rollback(catalog: Catalog, home: Path) -> GenerationRow:
     """Make the previous generation live again, once it has been checked. What came since is replayed from SQL.
 
-    Its metric head, or none, comes back with it.
+    Its metric head, or none, comes back with it, and its encoder, where the gallery was embedded anew since.
 
-    NotFoundError when there is none, CorruptIndex when it is damaged; then the live one stays.
+    NotFoundError when there is none, CorruptIndex when it is damaged, ConflictError when its encoder has no vector of
+    cases that came since; then the live one stays.
     """
     root = generations_folder(home)
     with publishing(root):
         previous = _previous(catalog.generations())
         if previous is None:
             raise NotFoundError("There is no earlier generation to go back to: it was never published or was dropped.")
-        manifest = check_generation(root, previous.name, previous.manifest_sha256)
-        binding = catalog.binding()
-        if binding is not None:
-            head = catalog.head(previous.adapter) if previous.adapter else None
-            space = Space(binding.fingerprint, binding.dim).adapted(head)
-            if manifest.facts.fingerprint != space.fingerprint:
-                fix = "Build a new generation with precedent rebuild."
-                raise FingerprintMismatch(space.fingerprint, manifest.facts.fingerprint, fix)
-        return catalog.rollback_generation()
+        manifest, _ = open_generation(root, previous.name, previous.manifest_sha256)
+        stored = _space_of(catalog.by(previous.fingerprint))
+        space = stored.adapted(catalog.head(previous.adapter) if previous.adapter else None)
+        if manifest.facts.fingerprint != space.fingerprint:
+            fix = "Build a new generation with precedent rebuild."
+            raise FingerprintMismatch(space.fingerprint, manifest.facts.fingerprint, fix)
+        row = catalog.rollback_generation()
+        promote(root / row.name)
+        return row
 
 
 def measure_recall(index: VectorIndex, queries: UnitRows, k: int = RECALL_AT) -> float:
@@ -239,3 +300,4 @@ def _forget(catalog: Catalog, root: Path, keep_previous: bool) -> None:
     kept = {row.name for row in rows if row.state == "live"} | ({previous.name} if previous else set())
     catalog.drop_generations([row.name for row in rows if row.name not in kept])
     sweep(root, kept)
+    catalog.purge()

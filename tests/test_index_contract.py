@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +20,31 @@ from retrieval.indexes import backend_names, index_type, split_backend
 from retrieval.indexes.base import VectorIndex
 from retrieval.types import Keys, Similarities, UnitRows
 
-BACKENDS = ("exact", "faiss", "faiss:Flat", "faiss:SQ8", "faiss:IVF8,SQfp16,nprobe=8")
-APPROXIMATE = "faiss:IVF16,SQfp16,nprobe=2"
+LITE = "milvus:LITE"  # a Milvus Lite file of this process stands for LITE
+MILVUS = (f"{LITE},Flat", f"{LITE},IVF8,nprobe=8") if find_spec("milvus_lite") else ()
+LOCAL = ("exact", "faiss", "faiss:Flat", "faiss:SQ8", "faiss:IVF8,SQfp16,nprobe=8")
+BACKENDS = (*LOCAL, *MILVUS)
+UNKNOWN_TARGETS = ("milvus", "milvus://host", "milvus:PATH.db,HNSW", "milvus:PATH.db,Flat,nprobe=3") if MILVUS else ()
+APPROXIMATE = ("faiss:IVF16,SQfp16,nprobe=2", *((f"{LITE},IVF16,nprobe=2",) if MILVUS else ()))
 DIM = 24
+LITE_FOLDER = Path(tempfile.gettempdir()) / f"precedent-lite-{os.getpid()}"
 
 
 def unit_rows(count: int, dim: int = DIM, seed: int = 0) -> UnitRows:
     rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def named(backend: str) -> tuple[str, str]:
+    """Name and options, with a real file where one is wanted."""
+    return split_backend(backend.replace("LITE", str(LITE_FOLDER / "lite.db")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lite_folder() -> Iterator[None]:
+    LITE_FOLDER.mkdir()
+    yield
+    shutil.rmtree(LITE_FOLDER, ignore_errors=True)
 
 
 def oracle(keys: Keys, vectors: UnitRows, query: UnitRows, k: int) -> tuple[Keys, Similarities]:
@@ -32,7 +54,7 @@ def oracle(keys: Keys, vectors: UnitRows, query: UnitRows, k: int) -> tuple[Keys
 
 
 def create(backend: str, dim: int = DIM) -> VectorIndex:
-    name, options = split_backend(backend)
+    name, options = named(backend)
     return index_type(name).create(dim, options)
 
 
@@ -63,6 +85,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def test_every_registered_backend_is_under_test() -> None:
+    if not MILVUS:
+        pytest.skip("Milvus needs the extra 'milvus'")
     assert {split_backend(backend)[0] for backend in BACKENDS} == set(backend_names())
 
 
@@ -98,9 +122,10 @@ def test_a_filter_never_costs_recall(backend: str, share: float) -> None:
     check(index, keys, vectors, unit_rows(4, seed=9), 20, allowed)
 
 
-def test_a_filter_is_exact_on_an_approximate_index() -> None:
+@pytest.mark.parametrize("approximate", APPROXIMATE)
+def test_a_filter_is_exact_on_an_approximate_index(approximate: str) -> None:
     keys, vectors = np.arange(1, 6001), unit_rows(6000)
-    index = filled(APPROXIMATE, keys, vectors)
+    index = filled(approximate, keys, vectors)
     assert not index.exhaustive
     for share in (0.001, 0.3, 0.9):
         allowed = keys[np.random.default_rng(3).random(len(keys)) < share]
@@ -108,9 +133,10 @@ def test_a_filter_is_exact_on_an_approximate_index() -> None:
         assert index.plan(len(allowed)).exhaustive
 
 
-def test_an_approximate_index_never_returns_fewer_than_there_are() -> None:
+@pytest.mark.parametrize("approximate", APPROXIMATE)
+def test_an_approximate_index_never_returns_fewer_than_there_are(approximate: str) -> None:
     keys, vectors = np.arange(1, 2001), unit_rows(2000)
-    index = filled(APPROXIMATE, keys, vectors)
+    index = filled(approximate, keys, vectors)
     check(index, keys, vectors, unit_rows(3, seed=9), 2000)
     check(index, keys, vectors, unit_rows(3, seed=9), 2100)
     found, _ = index.search(unit_rows(50, seed=9), 900)
@@ -202,7 +228,7 @@ def test_adding_in_pieces_and_out_of_order(backend: str) -> None:
 @pytest.mark.parametrize("built", [True, False])
 def test_an_opened_index_answers_as_the_saved_one(backend: str, count: int, built: bool, tmp_path: Path) -> None:
     keys, vectors = np.arange(1, count + 1), unit_rows(count)
-    name, options = split_backend(backend)
+    name, options = named(backend)
     if built:
         batches = ((keys[start : start + 300], vectors[start : start + 300]) for start in range(0, count, 300))
         index = index_type(name).build(tmp_path, batches, DIM, options)
@@ -222,7 +248,7 @@ def test_an_opened_index_answers_as_the_saved_one(backend: str, count: int, buil
 
 
 def test_build_refuses_keys_that_do_not_ascend(backend: str, tmp_path: Path) -> None:
-    name, options = split_backend(backend)
+    name, options = named(backend)
     batches = [(np.array([3, 4]), unit_rows(2)), (np.array([4, 5]), unit_rows(2))]
     with pytest.raises(UsageError, match="ascending"):
         index_type(name).build(tmp_path, batches, DIM, options)
@@ -286,7 +312,7 @@ def test_every_backend_is_the_oracle(backend: str, count: int, distinct: int, k:
 
 
 @pytest.mark.parametrize(
-    "backend", ["milvsu", "faiss:HNSW32", "faiss:SQfp16,nprobe=3", "faiss:IVF0,Flat", "exact:fast"]
+    "backend", ["milvsu", "faiss:HNSW32", "faiss:SQfp16,nprobe=3", "faiss:IVF0,Flat", "exact:fast", *UNKNOWN_TARGETS]
 )
 def test_unknown_backends_and_options_are_refused(backend: str) -> None:
     with pytest.raises(UsageError, match=r"[Ee]xpected|takes no options"):

@@ -21,7 +21,15 @@ def _faiss() -> type[VectorIndex]:
     return FaissIndex
 
 
-_LOADERS: dict[str, Callable[[], type[VectorIndex]]] = {"exact": _exact, "faiss": _faiss}
+def _milvus() -> type[VectorIndex]:
+    from retrieval.indexes.milvus.collection import load_pymilvus
+    from retrieval.indexes.milvus.index import MilvusIndex
+
+    load_pymilvus()
+    return MilvusIndex
+
+
+_LOADERS: dict[str, Callable[[], type[VectorIndex]]] = {"exact": _exact, "faiss": _faiss, "milvus": _milvus}
 
 
 def backend_names() -> tuple[str, ...]:
@@ -39,6 +47,9 @@ def index_type(name: str) -> type[VectorIndex]:
 
 
 def split_backend(backend: str) -> tuple[str, str]:
-    """``exact`` -> ("exact", ""); ``faiss:IVF64,SQfp16,nprobe=8`` -> ("faiss", "IVF64,SQfp16,nprobe=8")."""
+    """``exact`` -> ("exact", ""); ``faiss:IVF64,SQfp16,nprobe=8`` -> ("faiss", "IVF64,SQfp16,nprobe=8").
+
+    ``milvus://host:19530,Flat`` -> ("milvus", "//host:19530,Flat").
+    """
     name, _, options = backend.partition(":")
     return name, options

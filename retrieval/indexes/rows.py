@@ -61,6 +61,15 @@ def check_keys(keys: npt.ArrayLike, count: int) -> Keys:
     return checked
 
 
+def check_batch(keys: npt.ArrayLike, vectors: npt.ArrayLike, dim: int, above: int) -> tuple[Keys, UnitRows]:
+    """Both checked; UsageError unless the rows are fit and the keys ascend from ``above``, the last one so far."""
+    rows = check_unit_rows(vectors, dim)
+    checked = check_keys(keys, len(rows))
+    if len(checked) and (checked[0] <= above or (np.diff(checked) <= 0).any()):
+        raise UsageError(f"Expected keys in ascending order above {above}, got {checked[0]} to {checked[-1]}.")
+    return checked, rows
+
+
 class _Buffer:
     """Room for more rows than are in use. Rows below ``used`` never change, so views of them are safe to share."""
 
@@ -187,12 +196,9 @@ class RowsWriter:
 
     def write(self, keys: Keys, vectors: UnitRows) -> None:
         """Append a batch; UsageError when its rows are not fit or its keys do not ascend from the last batch."""
-        vectors = check_unit_rows(vectors, self.dim)
-        keys = check_keys(keys, len(vectors))
+        keys, vectors = check_batch(keys, vectors, self.dim, self._last)
         if not len(keys):
             return
-        if keys[0] <= self._last or (np.diff(keys) <= 0).any():
-            raise UsageError(f"Expected keys in ascending order above {self._last}, got {keys[0]} to {keys[-1]}.")
         self._keys.write(keys.data)
         self._vectors.write(vectors.data)
         self._last = int(keys[-1])
