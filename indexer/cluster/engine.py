@@ -48,35 +48,30 @@ class RayEngine:
         """Until all is answered, or until the machines are others than at its start and what it began is answered."""
         work, most = Work.of(self._gallery, self.pool.cpus), SHARDS_AN_ACTOR * self.pool.actors
         with Round(work, self.pool) as on_cluster:
-            slots = {on_cluster.put(slot.drafts): slot for slot in board.unsettled()}
+            for slot in board.unsettled():
+                on_cluster.offer(slot)
             changed = False
             while not on_cluster.ended:
                 changed = changed or self._has_changed()
                 room = not changed and len(board) < most
-                if room and (slot := board.add(coming.next())):
-                    slots[on_cluster.put(slot.drafts)] = slot
+                if room and (added := board.add(coming.next())):
+                    on_cluster.offer(added)
                 elif changed or not (coming.more or board.unsettled()):
                     on_cluster.close()
-                room = room and coming.more
-                if answer := on_cluster.answer(0 if room else _WAIT_SECONDS):
-                    self._take(answer.finished, slots.pop(answer.number), board, slots, on_cluster)
+                answered = on_cluster.answered(0 if room and coming.more else _WAIT_SECONDS)
+                if answered is not None:
+                    self._note(*answered, board, on_cluster)
                 yield from board.ready()
 
-    def _take(
-        self,
-        finished: tuple[Finished, ...] | None,
-        slot: Slot,
-        board: Board,
-        slots: dict[int, Slot],
-        on_cluster: Round,
-    ) -> None:
+    def _note(self, slot: Slot, finished: tuple[Finished, ...] | None, board: Board, on_cluster: Round) -> None:
         """Note an answer. A shard that no actor survives goes out again case by case, to lose no more than that."""
         if finished is not None:
             board.settle(slot, finished)
-        elif len(slot.drafts) > 1:
-            slots.update({on_cluster.put(single.drafts): single for single in board.split(slot)})
-        else:
+        elif len(slot.drafts) == 1:
             board.settle(slot, withdrawn(slot.drafts))
+        else:
+            for single in board.split(slot):
+                on_cluster.offer(single)
 
     def _has_changed(self) -> bool:
         """Whether a machine has gone, or enough have come for more actors; the pool is then planned anew."""

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from indexer.cluster.resources import Node, Pool
-from indexer.cluster.shards import Answer, Drafts, stripped
+from indexer.cluster.shards import Answer, Slot, stripped
 from indexer.cluster.tray import drawn, start_tray
 from indexer.cluster.work import EmbedShards, Work
+from indexer.embedder import Finished
 from retrieval.errors import PrecedentError
 
 CALLS_AN_ACTOR = 2  # shards an actor works on at a time: one is decoded while another is encoded
@@ -42,6 +43,7 @@ class Round:
 
         self.pool = pool
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+        self._offered: dict[int, Slot] = {}
         self._error: BaseException | None = None
         self._closed = False
         self.ended = False
@@ -62,12 +64,12 @@ class Round:
         ray.kill(self._tray)  # whatever still draws on it fails, and with it the Dataset
         self._thread.join(_ENDING_SECONDS)
 
-    def put(self, drafts: Drafts) -> int:
-        """Offer a shard; returns the number its answer will have."""
+    def offer(self, slot: Slot) -> None:
+        """Send out a shard, without what an actor has no use for."""
         import ray
 
-        number: int = ray.get(self._tray.put.remote(pickle.dumps(tuple(stripped(draft) for draft in drafts))))
-        return number
+        shard = pickle.dumps(tuple(stripped(draft) for draft in slot.drafts))
+        self._offered[ray.get(self._tray.put.remote(shard))] = slot
 
     def close(self) -> None:
         """Offer nothing more; to be called as often as one likes."""
@@ -77,27 +79,34 @@ class Round:
             self._closed = True
             ray.get(self._tray.close.remote())
 
-    def answer(self, seconds: float) -> Answer | None:
-        """The next answer, or None when there is none for so long or the Dataset has ended.
+    def answered(self, seconds: float) -> tuple[Slot, tuple[Finished, ...] | None] | None:
+        """The next shard that is answered and its cases, None in their place when no actor survives it.
 
-        Raises what keeps the actors from embedding, and PrecedentError when Ray has given up.
+        None when there is no answer for so long or the Dataset has ended. Raises what keeps the actors from embedding,
+        and PrecedentError when Ray has given up.
         """
         try:
             answer = self._answers.get(timeout=seconds)
         except queue.Empty:
             return None
         if answer is None:
-            self.ended = True
-            if self._error is not None:
-                raise PrecedentError(
-                    f"Ray has given up embedding ({type(self._error).__name__}); what was finished is kept. See the "
-                    "cluster's logs, then run the same command again to go on."
-                ) from self._error
+            self._end()
             return None
         if answer.trouble is not None:
             raise answer.trouble
+        slot = self._offered.pop(answer.number, None)
+        if slot is None:  # answered before: Ray may do again what was lost on the way
+            return None
         self._tray.done.remote(answer.number)
-        return answer
+        return slot, answer.finished
+
+    def _end(self) -> None:
+        self.ended = True
+        if self._error is not None:
+            raise PrecedentError(
+                f"Ray has given up embedding ({type(self._error).__name__}); what was finished is kept. See the "
+                "cluster's logs, then run the same command again to go on."
+            ) from self._error
 
     def _consume(self) -> None:
         try:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TextIO, cast
 
 from retrieval.errors import MissingExtra, UsageError
 
 EXTRA = "ray"
 STORE_BYTES = 512 << 20  # of a local object store: shards and answers are few at a time, see ``engine``
+_KNOCK_SECONDS = 10.0
+_RAY_THREADS = "ray_"  # how the names of Ray's threads in this process begin
 _LIBRARIES = ("ray", "pandas", "pyarrow")  # ray.data needs all three
 
 
@@ -29,7 +34,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     ray = _library(address)
     own = None if address else tempfile.mkdtemp(prefix="precedent-ray-")
     try:
-        with redirect_stdout(_Nowhere()):  # Ray tells of lost machines on stdout, which is for answers
+        with redirect_stdout(cast("TextIO", _OwnWords(sys.stdout))):  # Ray tells of lost machines there
             if own:
                 _start(ray, own)
             else:
@@ -76,19 +81,31 @@ def _start(ray: Any, folder: str) -> None:
 
 def _join(ray: Any, address: str) -> None:
     try:
+        if address != "auto":
+            _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"There is no Ray cluster at '{address}' ({type(error).__name__}): expected the address of its head, such "
             "as HOST:6379, on a machine that has joined it with 'ray start'."
         ) from error
 
 
-class _Nowhere:
-    """A text file that forgets."""
+def _knock(address: str) -> None:
+    """OSError or ValueError where nothing listens, which Ray would take minutes to find out."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+        pass
+
+
+class _OwnWords:
+    """A text file without what Ray's own threads write to it."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
 
     def write(self, text: str) -> int:
-        return len(text)
+        return len(text) if threading.current_thread().name.startswith(_RAY_THREADS) else self._file.write(text)
 
-    def flush(self) -> None:
-        pass
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
