@@ -101,7 +101,9 @@ def _say(done: Backup, as_json: bool) -> None:
         markup=False,
     )
     if done.gone:
-        out().print(f"The pixels of {done.gone:,} uploads are not in it: their cases were deleted meanwhile.")
+        out().print(
+            f"The pixels of {done.gone:,} uploads are not in it: they were lost before; see precedent verify --scrub."
+        )
     out().print(WITH_KEY if manifest.key_inside else WITHOUT_KEY)
 
 

@@ -37,7 +37,7 @@ class KeptFiles:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A finished backup. ``gone``: kept files of cases that were deleted while it was made."""
+    """A finished backup. ``gone``: kept files that cases refer to and that were lost before."""
 
     path: Path
     manifest: BackupManifest
