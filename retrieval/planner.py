@@ -12,6 +12,9 @@ GATHER_BELOW = 0.2
 GATHER_BELOW_COMPRESSED = 0.01
 FEW = 1000  # so few rows are always gathered
 
+# Beside a graph, which answers in half a millisecond: gathering so many whole rows takes as long.
+FEW_BESIDE_A_GRAPH = 500
+
 # Dropping d known keys from an answer costs d more results to fetch; past this, naming the rest is cheaper.
 OVERFETCH = 1024
 
@@ -42,6 +45,22 @@ def choose_scan(size: int, selected: int | None, *, compressed: bool) -> Scan:
         return Scan.ALL
     share = GATHER_BELOW_COMPRESSED if compressed else GATHER_BELOW
     return Scan.GATHER if selected <= max(FEW, share * size) else Scan.MASK
+
+
+class Walk(StrEnum):
+    """As ``Scan``, where a graph leads to the nearest. It is not walked under a filter: where what passes lies together
+    (one modality) and the query elsewhere, a walk past the rest lost a tenth of the neighbours."""
+
+    GRAPH = "graph"  # no filter: follow links
+    GATHER = "gather"
+    CODES = "codes"  # go through the codes of what is selected
+
+
+def choose_walk(selected: int | None) -> Walk:
+    """``selected``: how many vectors may be returned, None without a filter."""
+    if selected is None:
+        return Walk.GRAPH
+    return Walk.GATHER if selected <= FEW_BESIDE_A_GRAPH else Walk.CODES
 
 
 def combine(base: Plan | None, delta: Plan | None) -> Plan:

@@ -15,7 +15,8 @@ def _exact() -> type[VectorIndex]:
 
 
 def _faiss() -> type[VectorIndex]:
-    from retrieval.indexes.faiss import FaissIndex, load_faiss
+    from retrieval.indexes.faiss import FaissIndex
+    from retrieval.indexes.library import load_faiss
 
     load_faiss()  # an absent library is told here, not at the first search
     return FaissIndex
@@ -29,7 +30,20 @@ def _milvus() -> type[VectorIndex]:
     return MilvusIndex
 
 
-_LOADERS: dict[str, Callable[[], type[VectorIndex]]] = {"exact": _exact, "faiss": _faiss, "milvus": _milvus}
+def _graph() -> type[VectorIndex]:
+    from retrieval.indexes.graph import GraphIndex
+    from retrieval.indexes.library import load_faiss
+
+    load_faiss()
+    return GraphIndex
+
+
+_LOADERS: dict[str, Callable[[], type[VectorIndex]]] = {
+    "exact": _exact,
+    "faiss": _faiss,
+    "graph": _graph,
+    "milvus": _milvus,
+}
 
 
 def backend_names() -> tuple[str, ...]:

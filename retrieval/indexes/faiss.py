@@ -14,15 +14,15 @@ import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import CorruptIndex, MissingExtra, UsageError
+from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes import scan
+from retrieval.indexes.library import load_faiss, write_index
 from retrieval.indexes.rows import Positions, Rows, RowsWriter
 from retrieval.planner import Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
@@ -38,15 +38,6 @@ _SPARE = 24  # nominated beyond k at first
 _WORTH = 8  # nominating more than one in so many costs more than scoring them all
 
 Row = npt.NDArray[np.float32]  # one query [dim]
-
-
-def load_faiss() -> Any:
-    """The module; MissingExtra when it is absent."""
-    if find_spec("faiss") is None:
-        raise MissingExtra("faiss", "faiss-cpu")
-    import faiss
-
-    return faiss
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +195,7 @@ class FaissIndex:
         facts = {"options": self.options, "error": codes.error if codes else None}
         (directory / FACTS_FILE).write_text(json.dumps(facts) + "\n")
         if codes is not None:
-            _write_codes(directory / CODES_FILE, codes.index)
+            write_index(directory / CODES_FILE, codes.index)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -218,13 +209,6 @@ class FaissIndex:
                 f"The FAISS files {FACTS_FILE} and {CODES_FILE} can't be read: rebuild the index."
             ) from error
         return cls(factory, rows, codes)
-
-
-def _write_codes(path: Path, index: Any) -> None:
-    """Through a file of ours: FAISS itself would not say that the disk is full."""
-    faiss = load_faiss()
-    with open(path, "wb") as file:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def _read_codes(directory: Path, rows: Rows, error: float) -> _Codes:

@@ -1,0 +1,25 @@
+"""FAISS (https://faiss.ai) as the indexes that are built with it load and write it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import MissingExtra
+
+
+def load_faiss() -> Any:
+    """The module; MissingExtra when it is absent."""
+    if find_spec("faiss") is None:
+        raise MissingExtra("faiss", "faiss-cpu")
+    import faiss
+
+    return faiss
+
+
+def write_index(path: Path, index: Any) -> None:
+    """Through a file of ours: FAISS itself would not say that the disk is full."""
+    faiss = load_faiss()
+    with open(path, "wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
