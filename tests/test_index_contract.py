@@ -22,8 +22,9 @@ from retrieval.types import Keys, Similarities, UnitRows
 
 LITE = "milvus:LITE"  # a Milvus Lite file of this process stands for LITE
 MILVUS = (f"{LITE},Flat", f"{LITE},IVF8,nprobe=8") if find_spec("milvus_lite") else ()
-LOCAL = ("exact", "faiss", "faiss:Flat", "faiss:SQ8", "faiss:IVF8,SQfp16,nprobe=8")
+LOCAL = ("exact", "graph", "faiss", "faiss:Flat", "faiss:SQ8", "faiss:IVF8,SQfp16,nprobe=8")
 BACKENDS = (*LOCAL, *MILVUS)
+SERVER = "milvus:SERVER,IVF8,nprobe=8"  # a real server
 UNKNOWN_TARGETS = ("milvus", "milvus://host", "milvus:PATH.db,HNSW", "milvus:PATH.db,Flat,nprobe=3") if MILVUS else ()
 APPROXIMATE = ("faiss:IVF16,SQfp16,nprobe=2", *((f"{LITE},IVF16,nprobe=2",) if MILVUS else ()))
 DIM = 24
@@ -79,8 +80,10 @@ def check(
         assert found_sims[row].tolist() == want_sims.tolist() + [-np.inf] * padding
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, pytest.param(SERVER, marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == SERVER:
+        return SERVER.replace("SERVER", request.getfixturevalue("milvus_server").address)
     return str(request.param)
 
 

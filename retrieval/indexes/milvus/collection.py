@@ -111,11 +111,15 @@ class Collection:
                 self.client.upsert(self.name, rows, timeout=4 * self.timeout)
 
     def seal(self, expected: int) -> None:
-        """Make what was sent durable, indexed, loaded and counted; StoreError when it is not as many rows."""
+        """Make what was sent durable and indexed, and searched from now on; StoreError as ``settle``."""
         with _translated(self.target):
             self.client.flush(self.name, timeout=max(300.0, self.timeout))
             self._await_index()
-            self.load()
+        self.settle(expected)
+
+    def settle(self, expected: int) -> None:
+        """Let every search from now on see what was sent; StoreError when it is not as many rows."""
+        self.load()
         counted = self.count()
         if counted != expected:
             raise StoreError(

@@ -11,17 +11,18 @@ from retrieval.types import Keys
 LONGEST = 50_000
 
 
-def expressions(stored: Keys, selected: Keys) -> tuple[str, ...]:
+def expressions(stored: Keys, selected: Keys, longest: int = LONGEST) -> tuple[str, ...]:
     """Expressions whose answers together are ``selected``, each of which is in one of them; ("",): no filter is needed.
 
-    Both ascend; ``selected`` is part of ``stored``. When few are left out those are named instead.
+    Both ascend; ``selected`` is part of ``stored``. When few are left out those are named instead. ``longest``: keys
+    in one expression.
     """
     left_out = len(stored) - len(selected)
     if not left_out:
         return ("",)
-    if left_out <= min(LONGEST, len(selected)):
+    if left_out <= min(longest, len(selected)):
         return (f"key not in {_literal(np.setdiff1d(stored, selected, assume_unique=True))}",)
-    return tuple(f"key in {_literal(selected[start : start + LONGEST])}" for start in range(0, len(selected), LONGEST))
+    return tuple(f"key in {_literal(selected[start : start + longest])}" for start in range(0, len(selected), longest))
 
 
 def _literal(keys: Keys) -> str:

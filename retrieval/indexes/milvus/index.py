@@ -121,7 +121,7 @@ class MilvusIndex:
             if len(keys):
                 collection = self._draft(state)
                 collection.upsert(keys, vectors)
-                collection.seal(len(state.keys) + len(keys))
+                collection.settle(len(state.keys) + len(keys))
                 self._state = _State(np.union1d(state.keys, keys), collection, draft=True)
 
     def _draft(self, state: _State) -> Collection:
