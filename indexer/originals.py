@@ -39,7 +39,7 @@ def read_frames(gallery: Gallery, sandbox: Sandbox, case: Case, frames: Sequence
         raise UsageError(f"Slice {bad[0]} does not exist: this case has slices 0 to {len(case.frames) - 1}.")
     files = gallery.catalog.files(case.case_id)
     requests = [
-        _request(gallery, files[file], tuple(case.frames[n].frame for n in run))
+        request(files[file], tuple(case.frames[n].frame for n in run), gallery.secret, gallery.settings.home)
         for file, run in groupby(frames, key=lambda n: case.frames[n].file)
     ]
     for reply in sandbox.read(requests):
@@ -48,10 +48,11 @@ def read_frames(gallery: Gallery, sandbox: Sandbox, case: Case, frames: Sequence
         yield reply.image
 
 
-def _request(gallery: Gallery, file: CaseFile, frames: tuple[int, ...]) -> Wanted:
-    source, reader = unseal(file.sealed_path, gallery.secret)
+def request(file: CaseFile, frames: tuple[int, ...], secret: Secret, home: Path) -> Wanted:
+    """The request for frames of a file on record. SourceGone when it is not there or has another size."""
+    source, reader = unseal(file.sealed_path, secret)
     if reader == KEPT:  # by name, so that a data directory may be moved
-        source = Source(gallery.settings.home / KEPT / source.path.name)
+        source = Source(home / KEPT / source.path.name)
     try:
         size = source.path.stat().st_size
     except OSError as error:

@@ -44,7 +44,8 @@ def rebuild_compared(
 
 
 def rollback(gallery: Gallery) -> GenerationRow:
-    """Make the previous generation live again; nothing on file is lost, what came since is searched exactly."""
+    """Make the previous generation live again, with the encoder it was made with; nothing on file is lost, what came
+    since is searched exactly."""
     return roll_back(gallery.catalog, gallery.settings.home)
 
 

@@ -5,11 +5,13 @@ PrecedentError
 ├── NotFoundError           no such case, job, encoder (exit code 2, HTTP 404)
 ├── SourceGone              a case's file has been moved, changed or removed since it was indexed (HTTP 410)
 ├── ConflictError           the same identity with other content (HTTP 409)
+│   └── Unfinished          ... cases that an encoder has no vector of yet
 ├── RejectedInput           one file was refused; carries a stage and a reason (exit code 1, HTTP 422)
 │   └── LimitExceeded       ... because it went past a stated limit (HTTP 413)
 ├── FingerprintMismatch     vectors of two encoders would have met (exit code 2, HTTP 409)
 ├── MissingExtra            an optional library is absent; names the extra to install (exit code 2, HTTP 501)
 └── StoreError              the data directory or the database (exit code 2, HTTP 503)
+    ├── EncoderChanged      the gallery was embedded anew since it was opened
     ├── CorruptIndex        an index file is not what its manifest says
     ├── StoreTooNew         written by a newer Precedent
     └── StorageFull         no space left (HTTP 507)
@@ -38,6 +40,10 @@ class SourceGone(PrecedentError):
 
 class ConflictError(PrecedentError):
     """The same identity arrived with different content."""
+
+
+class Unfinished(ConflictError):
+    """An encoder can't take over yet: cases have come that it has no vector of."""
 
 
 class RejectedInput(PrecedentError):
@@ -83,6 +89,10 @@ class MissingExtra(PrecedentError):
 
 class StoreError(PrecedentError):
     """The data directory or the database can't be used as it is."""
+
+
+class EncoderChanged(StoreError):
+    """The gallery was embedded anew with another encoder since this process opened it: open it again."""
 
 
 class CorruptIndex(StoreError):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,9 +16,9 @@ from retrieval.catalog import Binding, Catalog, Outcome
 from retrieval.composed import as_one_vector, check_rerank, composition_of, full_ranking, met_by, yardstick_of
 from retrieval.encoders import open_encoder
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.bound import bound_pooling, mending, new_pooling, open_bound
+from retrieval.encoders.bound import binding_of, bound_pooling, mending, new_pooling, open_bound
 from retrieval.encoders.paths.prepare import follow_choice
-from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, pool
+from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, most_frames, pool
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
 from retrieval.filters import Filter
@@ -105,10 +103,8 @@ class Gallery:
         return gallery
 
     def _check_or_bind(self, bound: Binding | None) -> None:
-        card = self.encoder.card
         if bound is None:
-            card_json = json.dumps(asdict(card), sort_keys=True)
-            self.catalog.bind(Binding(self.fingerprint, card.spec, card.dim, self.pooling.spec, card_json))
+            self.catalog.bind(binding_of(self.encoder.card, self.pooling))
         elif bound.fingerprint != self.fingerprint:
             raise FingerprintMismatch(bound.fingerprint, self.fingerprint, mending(bound, self.settings))
 
@@ -136,7 +132,7 @@ class Gallery:
     @property
     def most_frames(self) -> int:
         """How many frames of a case are decoded to embed it: ``max_slices``, or all for an encoder of volumes."""
-        return self.pooling.max_slices if self.encoder.card.volume is None else sys.maxsize
+        return most_frames(self.encoder.card, self.pooling)
 
     def __len__(self) -> int:
         """Cases on file, those of other processes included."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import CorruptIndex, StoreError
+from retrieval.errors import CorruptIndex, EncoderChanged, StoreError
 from retrieval.generations import generations_folder, open_generation, stamp
 from retrieval.heads import Heads
 from retrieval.indexes import scan
@@ -174,17 +174,28 @@ class LiveIndex:
         return self._snapshot.search(queries, k, allowed, excluded)
 
     def refresh(self) -> Snapshot:
-        """Catch up with the catalog; one small read when nothing changed. On return every earlier commit is visible."""
+        """Catch up with the catalog; one small read when nothing changed. On return every earlier commit is visible.
+
+        EncoderChanged when the gallery was embedded anew: vectors of the two encoders never meet.
+        """
         snapshot = self._snapshot
         if self._source.heads() == snapshot.heads and not self._touched(snapshot):
             return snapshot
         with self._refreshing:
             heads, snapshot = self._source.heads(), self._snapshot
+            self._check_encoder(heads)
             if self._touched(snapshot):
                 snapshot = replace(snapshot, heads=Heads(), base=None)  # opened anew, and found damaged or sound
             if heads != snapshot.heads:
                 self._snapshot = self._caught_up(snapshot, heads)
             return self._snapshot
+
+    def _check_encoder(self, heads: Heads) -> None:
+        if heads.encoder and heads.encoder != self._stored.fingerprint:
+            raise EncoderChanged(
+                f"This gallery was embedded anew, with {heads.encoder}, since it was opened with "
+                f"{self._stored.fingerprint}: restart this process, so that it works with the new one."
+            )
 
     def _touched(self, snapshot: Snapshot) -> bool:
         """Whether the files that are being searched are no longer those that were checked."""

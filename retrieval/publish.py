@@ -10,7 +10,7 @@ from pathlib import Path
 from retrieval.catalog import Catalog
 from retrieval.catalog.types import GenerationRow
 from retrieval.errors import FingerprintMismatch, NotFoundError, Unfinished, UsageError
-from retrieval.generations import generations_folder, open_generation, publishing, sweep, write
+from retrieval.generations import embedding_anew, generations_folder, open_generation, publishing, sweep, write
 from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
@@ -239,6 +239,17 @@ def rollback(catalog: Catalog, home: Path) -> GenerationRow:
         row = catalog.rollback_generation()
         promote(root / row.name)
         return row
+
+
+def discard(catalog: Catalog, home: Path) -> None:
+    """Drop all vectors by other encoders than the gallery's, with the generations made of them.
+
+    Those are of an unfinished rebuild, or kept to roll back to. ConflictError while another process rebuilds.
+    """
+    root = generations_folder(home)
+    with embedding_anew(root), publishing(root):
+        catalog.discard_others()
+        sweep(root, {row.name for row in catalog.generations()})
 
 
 def measure_recall(index: VectorIndex, queries: UnitRows, k: int = RECALL_AT) -> float:

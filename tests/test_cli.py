@@ -180,9 +180,7 @@ def test_a_labels_file_that_is_no_text_is_refused(home: Path, tmp_path: Path) ->
         assert "neither UTF-8, UTF-16 nor Windows-1252" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "command", [["search", "--text", "chest"], ["rebuild"], ["verify"], ["stats"], ["adapt", "--list"]]
-)
+@pytest.mark.parametrize("command", [["search", "--text", "chest"], ["verify"], ["stats"], ["adapt", "--list"]])
 def test_an_encoder_can_be_stated_to_every_command_and_another_is_refused(home: Path, command: list[str]) -> None:
     refused = precedent(*command, "--encoder", "classical?recipe=ct-lung-v1", home=home, code=2)
     fingerprints = {word.split("-")[1] for word in refused.stderr.replace(".", " ").split() if "-mean-256" in word}

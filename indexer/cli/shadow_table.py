@@ -1,11 +1,41 @@
-"""How a new generation compares with the live one, for people."""
+"""What became of a rebuild, and how the new generation compares with the one before, for people and machines."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 
+from indexer.anew import Terms
 from indexer.cli.console import out
+from retrieval.publish import Publication
 from retrieval.shadow_figures import ShadowReport, Side
+
+
+def as_plain(done: Publication, terms: Terms) -> dict[str, Any]:
+    """What became of a rebuild, as plain data."""
+    return {
+        "generation": done.manifest.name if done.live else "",
+        "index": terms.backend,
+        "count": done.manifest.facts.count,
+        "fingerprint": done.manifest.facts.fingerprint,
+        "live": done.live,
+        "dry_run": terms.dry_run,
+        "refused": done.refusal,
+        "report": done.report.to_json(),
+    }
+
+
+def tell(done: Publication, terms: Terms) -> None:
+    """What became of a rebuild, for people."""
+    print_shadow(done.report)
+    count = done.manifest.facts.count
+    if done.live:
+        out().print(f"Generation {done.manifest.name} is live: {terms.backend}, {count:,} vectors.", markup=False)
+    elif terms.dry_run:
+        out().print(f"Nothing was changed: {terms.backend} of {count:,} vectors was compared and thrown away.")
+        if done.refusal:
+            out().print(f"It would have been refused. {done.refusal}", markup=False)
 
 
 def print_shadow(report: ShadowReport) -> None:

@@ -14,6 +14,7 @@ from retrieval.catalog import reads, writes
 from retrieval.catalog.case_reads import CaseReads
 from retrieval.catalog.checks import check
 from retrieval.catalog.replays import Replays
+from retrieval.catalog.stagings import Stagings
 from retrieval.catalog.store import check_fingerprint
 from retrieval.catalog.types import (
     AdapterRow,
@@ -24,13 +25,14 @@ from retrieval.catalog.types import (
     Labelled,
     Outcome,
 )
+from retrieval.catalog.vectors import need_bound
 from retrieval.schema import cases
 from retrieval.types import Attributes, Case, CaseFile, EmbeddedCase, Label
 
 __all__ = ["AdapterRow", "Binding", "Catalog", "GalleryCounts", "GenerationRow", "LabelCounts", "Labelled", "Outcome"]
 
 
-class Catalog(CaseReads, Replays):
+class Catalog(CaseReads, Replays, Stagings):
     """A gallery's database. Safe from several threads and several processes; every process opens its own.
 
     Each writing method is one transaction: when it returns, what it says is on disk; when it raises, nothing of it
@@ -56,7 +58,9 @@ class Catalog(CaseReads, Replays):
         if not cases:
             return []
         with self.database.write() as connection:
-            return writes.commit_cases(connection, bound.encoder_id, cases, replace=replace)
+            now = need_bound(connection)  # another process may have embedded the gallery anew
+            check_fingerprint(now.binding, fingerprint)
+            return writes.commit_cases(connection, now.encoder_id, cases, replace=replace)
 
     def update(
         self,

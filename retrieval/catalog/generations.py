@@ -7,12 +7,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from retrieval.catalog import staging
+from retrieval.catalog.reads import chunks
 from retrieval.catalog.types import GenerationRow
-from retrieval.catalog.vectors import need_bound
+from retrieval.catalog.vectors import Bound, need_bound
+from retrieval.catalog.writes import delete_keys
 from retrieval.database import now
-from retrieval.errors import ConflictError, NotFoundError
+from retrieval.errors import ConflictError, NotFoundError, Unfinished
 from retrieval.heads import Heads
-from retrieval.schema import adapters, encoders, gallery, generations
+from retrieval.schema import adapters, cases, encoders, gallery, generations
+from retrieval.types import Keys
 
 PUBLISHED = (
     select(generations, encoders.c.fingerprint, gallery.c.generation_id, adapters.c.sha256.label("adapter"))
@@ -24,12 +28,13 @@ PUBLISHED = (
 def read_heads(connection: Connection) -> Heads:
     counters = (gallery.c.last_key, gallery.c.last_tombstone)
     statement = (
-        select(*counters, generations.c.name, generations.c.manifest_sha256, adapters.c.sha256)
+        select(*counters, generations.c.name, generations.c.manifest_sha256, adapters.c.sha256, encoders.c.fingerprint)
+        .outerjoin(encoders, encoders.c.id == gallery.c.encoder_id)
         .outerjoin(generations, generations.c.id == gallery.c.generation_id)
         .outerjoin(adapters, adapters.c.id == generations.c.adapter_id)
     )
-    last_key, last_tombstone, name, manifest, adapter = connection.execute(statement).one()
-    return Heads(last_key, last_tombstone, name or "", manifest or "", adapter or "")
+    last_key, last_tombstone, name, manifest, adapter, encoder = connection.execute(statement).one()
+    return Heads(last_key, last_tombstone, name or "", manifest or "", adapter or "", encoder or "")
 
 
 def read_generations(connection: Connection) -> list[GenerationRow]:
@@ -48,15 +53,20 @@ def publish(
     count: int,
     adapter: str = "",
     report_json: str = "",
+    fingerprint: str = "",
+    dropping: Keys | None = None,
 ) -> None:
+    """``fingerprint``: of the vectors it was made of, "" for the gallery's. That of the encoder being filled up makes
+    it the gallery's in the same commit, once every case but ``dropping`` has a vector by it: those are deleted."""
     if connection.scalar(select(generations.c.id).where(generations.c.name == name)) is not None:
         raise ConflictError(f"There is a generation {name} already: expected a name that was never used.")
     adapter_id = connection.scalar(select(adapters.c.id).where(adapters.c.sha256 == adapter)) if adapter else None
     if adapter and adapter_id is None:
         raise NotFoundError(f"There is no adapter {adapter[:12]} in this gallery: see precedent adapt --list.")
+    encoder_id = _encoder_to_be(connection, fingerprint, dropping)
     statement = insert(generations).values(
         name=name,
-        encoder_id=need_bound(connection).encoder_id,
+        encoder_id=encoder_id,
         adapter_id=adapter_id,
         backend=backend,
         manifest_sha256=manifest_sha256,
@@ -71,8 +81,33 @@ def publish(
     connection.execute(update(gallery).values(generation_id=generation_id))
 
 
+def _encoder_to_be(connection: Connection, fingerprint: str, dropping: Keys | None) -> int:
+    bound, staged = need_bound(connection), staging.staged(connection)
+    if fingerprint in ("", bound.binding.fingerprint):
+        return bound.encoder_id
+    if staged is None or staged.binding.fingerprint != fingerprint:
+        raise ConflictError(
+            f"This generation is made of vectors by {fingerprint}; meanwhile the gallery was embedded anew, with "
+            f"{bound.binding.fingerprint}: build another."
+        )
+    if dropping is not None:
+        _drop_lacking(connection, staged, dropping)
+    if late := staging.count_lacking(connection, staged):
+        raise Unfinished(f"{late} cases have no vector by {fingerprint} yet: they came while the others were embedded.")
+    connection.execute(update(gallery).values(encoder_id=staged.encoder_id, staged_encoder_id=None))
+    return staged.encoder_id
+
+
+def _drop_lacking(connection: Connection, staged: Bound, keys: Keys) -> None:
+    for part in chunks(keys.tolist()):
+        delete_keys(connection, list(connection.scalars(staging.lacking(staged).where(cases.c.key.in_(part)))))
+
+
 def rollback(connection: Connection) -> GenerationRow:
-    """Make the newest one live that was published before the live one and was not itself rolled back from."""
+    """Make the newest one live that was published before the live one and was not itself rolled back from.
+
+    With it comes the encoder it was made with; ConflictError when cases have come since that it has no vector of.
+    """
     live = connection.scalar(select(gallery.c.generation_id))
     before = (
         connection.scalar(
@@ -87,8 +122,28 @@ def rollback(connection: Connection) -> GenerationRow:
     if before is None:
         raise NotFoundError("There is no earlier generation to go back to: it was never published or has been dropped.")
     connection.execute(update(generations).where(generations.c.id == live).values(state="rolled_back"))
+    _bind_to_that_of(connection, before)
     connection.execute(update(gallery).values(generation_id=before))
     return next(row for row in read_generations(connection) if row.state == "live")
+
+
+def _bind_to_that_of(connection: Connection, generation_id: int) -> None:
+    encoder = connection.scalar(
+        select(encoders.c.fingerprint)
+        .join(generations, generations.c.encoder_id == encoders.c.id)
+        .where(generations.c.id == generation_id)
+    )
+    bound, now_live = staging.of_fingerprint(connection, str(encoder)), need_bound(connection)
+    if bound is None or bound == now_live:
+        return
+    if late := staging.count_lacking(connection, bound):
+        raise ConflictError(
+            f"{late} cases came after the gallery was embedded anew and have no vector by {encoder}: run precedent "
+            f"rebuild --encoder {bound.binding.encoder}, which embeds just these and goes back."
+        )
+    connection.execute(update(gallery).values(encoder_id=bound.encoder_id))
+    staged = gallery.c.staged_encoder_id == bound.encoder_id
+    connection.execute(update(gallery).where(staged).values(staged_encoder_id=None))
 
 
 def drop(connection: Connection, names: Sequence[str]) -> None:

@@ -96,15 +96,31 @@ class Replays(Store):
         count: int,
         adapter: str = "",
         report_json: str = "",
+        fingerprint: str = "",
+        dropping: Keys | None = None,
     ) -> None:
         """Make a finished index the live one. Its directory is on disk and fsynced before this is called.
 
         ``adapter``: hash of the metric head on file that its vectors went through, "" for none. ``report_json``: how
         it compared with what was live before, kept with its row.
+
+        ``fingerprint``: of the vectors it is made of, "" for the gallery's. With that of the encoder being filled up
+        the gallery is bound to it in the same commit, and the cases of ``dropping`` without a vector by it are deleted;
+        Unfinished while others have none. ConflictError when the gallery was embedded anew meanwhile.
         """
         with self.database.write() as connection:
             catalog_generations.publish(
-                connection, name, manifest_sha256, last_key, last_tombstone, backend, count, adapter, report_json
+                connection,
+                name,
+                manifest_sha256,
+                last_key,
+                last_tombstone,
+                backend,
+                count,
+                adapter,
+                report_json,
+                fingerprint,
+                dropping,
             )
 
     def generations(self) -> list[GenerationRow]:
@@ -113,7 +129,10 @@ class Replays(Store):
             return catalog_generations.read_generations(connection)
 
     def rollback_generation(self) -> GenerationRow:
-        """Make the one before live again and return it; NotFoundError when there is none."""
+        """Make the one before live again, with the encoder and adapter it was made with, and return it.
+
+        NotFoundError when there is none; ConflictError when its encoder has no vector of cases that came since.
+        """
         with self.database.write() as connection:
             return catalog_generations.rollback(connection)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
+from retrieval.catalog.staging import encoder_row
 from retrieval.catalog.types import Binding
 from retrieval.catalog.vectors import Bound, bound_encoder, need_bound
-from retrieval.database import Database, now
+from retrieval.database import Database
 from retrieval.errors import FingerprintMismatch
 from retrieval.revisions import prepare
-from retrieval.schema import encoders, gallery
+from retrieval.schema import gallery
 
 
 class Store:
@@ -48,30 +49,32 @@ class Store:
         self.close()
 
     def binding(self) -> Binding | None:
-        """The encoder this gallery belongs to, or None while it has none."""
+        """The encoder this gallery belongs to now, or None while it has none."""
         with self.database.read() as connection:
             bound = bound_encoder(connection)
+        self._bound = self._bound or bound
         return bound.binding if bound else None
 
     def bind(self, binding: Binding) -> None:
-        """Tie the gallery to an encoder for good. The first writer wins; FingerprintMismatch for any other after it."""
+        """Tie the gallery to an encoder. The first writer wins; FingerprintMismatch for any other after it."""
         with self.database.write() as connection:
             bound = bound_encoder(connection)
             if bound is None:
-                row = {
-                    "fingerprint": binding.fingerprint,
-                    "encoder": binding.encoder,
-                    "dim": binding.dim,
-                    "pooling": binding.pooling,
-                    "card_json": binding.card_json,
-                    "created_at": now(),
-                }
-                encoder_id = connection.execute(insert(encoders).returning(encoders.c.id), row).scalar_one()
+                encoder_id = encoder_row(connection, binding)
                 connection.execute(update(gallery).values(encoder_id=encoder_id))
-                return
+                bound = Bound(encoder_id, binding)
         check_fingerprint(bound.binding, binding.fingerprint)
+        self._bound = self._bound or bound
+
+    def embedded_with(self) -> Binding:
+        """The encoder whose vectors this catalog reads; StoreError while there is none."""
+        return self._need_bound().binding
 
     def _need_bound(self) -> Bound:
+        """The encoder whose vectors are read: what the gallery was bound to when this was first asked.
+
+        It stays that one when the gallery is embedded anew, so that whoever opened it never meets vectors of another.
+        """
         if self._bound is None:
             with self.database.read() as connection:
                 self._bound = need_bound(connection)

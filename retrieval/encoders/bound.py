@@ -6,12 +6,21 @@ names is opened, and the gallery refuses another fingerprint. A default states n
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 from retrieval.catalog.types import Binding
 from retrieval.encoders import full_spec, open_encoder
 from retrieval.encoders.base import Encoder, EncoderCard
-from retrieval.encoders.pooling import Pooling
+from retrieval.encoders.pooling import Pooling, gallery_fingerprint
 from retrieval.errors import FingerprintMismatch, NotFoundError, PrecedentError
 from retrieval.settings import Settings
+
+
+def binding_of(card: EncoderCard, pooling: Pooling) -> Binding:
+    """What a gallery keeps of the encoder it is bound to."""
+    card_json = json.dumps(asdict(card), sort_keys=True)
+    return Binding(gallery_fingerprint(card, pooling), card.spec, card.dim, pooling.spec, card_json)
 
 
 def open_bound(bound: Binding, settings: Settings) -> Encoder:
@@ -56,6 +65,13 @@ def bound_pooling(stored: str, settings: Settings) -> Pooling:
     if "max_slices" in settings.model_fields_set:
         return Pooling(asked.how, settings.max_slices)
     return asked if "-" in settings.pooling else Pooling(asked.how, own.max_slices)
+
+
+def pooling_anew(bound: Binding, settings: Settings, card: EncoderCard) -> Pooling:
+    """The pooling of a gallery that is embedded anew: as stated, else its own; to and from volumes, the encoder's."""
+    if card.volume is not None or json.loads(bound.card_json).get("volume") is not None:
+        return new_pooling(settings, card)
+    return bound_pooling(bound.pooling, settings)
 
 
 def new_pooling(settings: Settings, card: EncoderCard) -> Pooling:

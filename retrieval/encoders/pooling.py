@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -81,6 +82,11 @@ def choose_slices(count: int, max_slices: int) -> tuple[int, ...]:
     if count <= max_slices:
         return tuple(range(count))
     return tuple((2 * part + 1) * count // (2 * max_slices) for part in range(max_slices))
+
+
+def most_frames(card: EncoderCard, pooling: Pooling) -> int:
+    """How many frames of a case are decoded to embed it: ``max_slices``, or all for an encoder of volumes."""
+    return pooling.max_slices if card.volume is None else sys.maxsize
 
 
 def gallery_fingerprint(card: EncoderCard, pooling: Pooling) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from retrieval.catalog.types import GenerationRow
 from retrieval.errors import StoreError
-from retrieval.generations import LOCK_FILE, NAME, check_generation, open_generation
+from retrieval.generations import EMBEDDING_LOCK_FILE, LOCK_FILE, NAME, check_generation, open_generation
 from retrieval.heads import Heads
 from retrieval.indexes.base import VectorIndex
 from retrieval.manifest import Facts, Manifest
@@ -80,7 +80,7 @@ def damaged_previous(root: Path, rows: list[GenerationRow]) -> list[str]:
 
 def strangers(root: Path, rows: list[GenerationRow]) -> list[Path]:
     """What lies in ``generations/`` and belongs to no row: foreign files, leftovers of dead builders."""
-    known = {row.name for row in rows if NAME.fullmatch(row.name)} | {LOCK_FILE}
+    known = {row.name for row in rows if NAME.fullmatch(row.name)} | {LOCK_FILE, EMBEDDING_LOCK_FILE}
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.name not in known or path.is_symlink())
