@@ -28,6 +28,7 @@ LOG = (
     "The server's write-ahead log, replicas and archives hold what was erased until the server writes over them: that "
     "is for the administrator of the server."
 )
+SERVER = "The server where the index is kept frees the space of the earlier one in its own time."
 UPLOADS = "Uploads were going on: what one that was cut off may have left is removed by precedent verify --repair."
 HEADS = "Metric heads that were learned with these cases stay: learn them anew with precedent adapt."
 FOREIGN = "Files in quarantine/ are not ours to read: look at them."
@@ -146,6 +147,7 @@ def _receipt(
         BACKUPS,
         ORIGINALS,
         *([] if database.is_sqlite else [LOG]),
+        *([SERVER] if generation and generation.facts.backend == "milvus" else []),
         *([HEADS] if gallery.catalog.adapters() else []),
         *([] if swept else [UPLOADS]),
         *([FOREIGN] if foreign.is_dir() and any(foreign.iterdir()) else []),

@@ -12,12 +12,13 @@ from retrieval.backups.staging import PREFIX, sweep_unfinished
 from retrieval.catalog import Catalog
 from retrieval.catalog.reads import chunks
 from retrieval.errors import ConflictError, StoreError
-from retrieval.generations import FOLDER, generations_folder, publishing, read_manifest, sweep
+from retrieval.generations import BUILDING, FOLDER, NAME, generations_folder, publishing, read_manifest, sweep
 from retrieval.manifest import FileFact, Manifest
 from retrieval.publish import Progress, publish
 from retrieval.schema import cases, metadata
 from retrieval.storage import storing
 from retrieval.types import Keys
+from retrieval.verify.index import strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def compact(catalog: Catalog, home: Path, *, progress: Progress | None = None) -
     check_alone(home)
     before, files = database_bytes(catalog), _index_files(catalog, home)
     generation = _rebuilt(catalog, home, progress)
+    _check_gone(catalog, home)
     catalog.compact()
     check_alone(home)
     left = {f"{FOLDER}/{generation.name}/"} if generation else set()
@@ -94,6 +96,16 @@ def _rebuilt(catalog: Catalog, home: Path, progress: Progress | None) -> Manifes
         with publishing(generations_folder(home)):
             sweep(generations_folder(home), ())
     return None
+
+
+def _check_gone(catalog: Catalog, home: Path) -> None:
+    """StoreError when an earlier index is still there: its directory could not be removed, or what it has elsewhere."""
+    left = strangers(generations_folder(home), catalog.generations())
+    if ours := [path.name for path in left if NAME.fullmatch(path.name) or BUILDING.fullmatch(path.name)]:
+        raise StoreError(
+            f"{len(ours)} earlier indexes could not be removed ({', '.join(ours[:3])}): check the data directory, and "
+            "the server where the index is kept on one."
+        )
 
 
 def _index_files(catalog: Catalog, home: Path) -> list[FileFact]:

@@ -167,6 +167,17 @@ def test_while_a_backup_is_made_nothing_is_deleted(gallery: Gallery) -> None:
     assert erase(gallery, [name(1)]).cases
 
 
+def test_an_earlier_index_that_stays_is_told(gallery: Gallery, tmp_path: Path) -> None:
+    """One that lies behind a link is not ours to remove: then there is no receipt."""
+    link = gallery.settings.home / "generations" / "g000001-0123ab"
+    link.symlink_to(tmp_path)
+    with pytest.raises(StoreError, match=r"1 cases are deleted, .*1 earlier indexes could not be removed"):
+        erase(gallery, [name(5)])
+    link.unlink()
+    erase(gallery, [])
+    assert left_of(gallery, 5) == set()
+
+
 @pytest.mark.slow  # it waits half a minute for the reader
 def test_an_old_reader_is_told_and_the_rest_is_done_later(gallery: Gallery) -> None:
     """A state from before the deletion is kept on disk for whoever reads it: then there is no receipt."""
