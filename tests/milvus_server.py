@@ -23,10 +23,18 @@ _PORTS = (
     "index_coord_port", "index_node_port", "data_coord_port", "data_node_port",
 )  # fmt: skip
 _START = """
-import signal, sys
+import signal, socket, sys
 from milvus import MilvusServer, MilvusServerConfig
+
+class Config(MilvusServerConfig):
+    def try_bind_port(self, port):  # theirs fails on a port that was in use a minute ago
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            return None
+
 folder, *ports = sys.argv[1:]
-config = MilvusServerConfig(data_dir=folder, **dict(port.split("=") for port in ports))
+config = Config(data_dir=folder, **dict(port.split("=") for port in ports))
 server = MilvusServer(config)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 try:
