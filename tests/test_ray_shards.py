@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from indexer.assemble import assemble, group_key
 from indexer.cluster.resources import Node, Pool, pool_of
-from indexer.cluster.shards import FIRST_FRAMES, MOST_CASES, MOST_FRAMES, Board, restored, shards, stripped, withdrawn
+from indexer.cluster.shards import FIRST_FRAMES, MOST_FRAMES, Board, restored, shards, stripped, withdrawn
 from indexer.cluster.tray import MOST_BEGUN, Tray
 from indexer.cluster.work import ShardEmbedder, Work, encoder_for, unlike
 from indexer.drafts import Draft, draft_of
@@ -53,7 +53,7 @@ def test_shards_are_the_drafts_in_order_and_bounded(frames: list[int], actors: i
     cut = list(shards(drafts, actors))
     assert [each for shard in cut for each in shard] == drafts
     for shard in cut:
-        assert 1 <= len(shard) <= MOST_CASES
+        assert shard
         assert sum(len(each.chosen) for each in shard[:-1]) < MOST_FRAMES  # the last case may pass it
 
 

@@ -16,8 +16,7 @@ from retrieval.errors import PrecedentError
 from retrieval.types import Attributes, Case
 
 FIRST_FRAMES = 32  # of a shard, while few have gone out: a small job still keeps every actor busy
-MOST_FRAMES = 256  # of a shard, later: some batches of the encoder, a few seconds of work
-MOST_CASES = 64  # of a shard: what is committed together
+MOST_FRAMES = 256  # of a shard, later: some batches of the encoder; with thumbnails about 4 MB of answers
 ROUNDS_A_SIZE = 8  # shards each actor gets before they have doubled, about
 
 Drafts = tuple[Draft, ...]
@@ -44,7 +43,7 @@ def shards(drafts: Iterable[Draft], actors: int) -> Generator[Drafts]:
     for draft in drafts:
         shard.append(draft)
         frames += len(draft.chosen)
-        if frames >= _size(frames_out, actors) or len(shard) == MOST_CASES:
+        if frames >= _size(frames_out, actors):
             yield tuple(shard)
             frames_out += frames
             shard, frames = [], 0
