@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from sqlalchemy import delete
 
 from benchmarks.reliability import backups as trials
 from retrieval.backups import restore
+from retrieval.backups.catalog_copy import is_vacant
 from retrieval.backups.manifest import KEY
 from retrieval.backups.staging import PREFIX, entries
 from retrieval.catalog import Catalog
-from retrieval.errors import StoreError
+from retrieval.database import Database
+from retrieval.errors import StoreError, UsageError
 from retrieval.gallery import Gallery
 from retrieval.schema import cases, embeddings
 from tests.databases import postgres_database
@@ -61,6 +63,7 @@ def home(tmp_path: Path) -> Path:
     return place
 
 
+SECONDS = (0.0, 0.03, 0.1)
 BACKUP = """
 import sys
 from pathlib import Path
@@ -75,27 +78,30 @@ if what == "backup":
     with Catalog.open(f"sqlite:///{home / 'catalog.sqlite3'}") as catalog:
         backup(catalog, home, place / "backup", secret, kept_files(secret), with_key=True)
 else:
-    restore(place / "backup", place / "new")
+    restore(place / "backup", place / "new", sys.argv[4])
 """
 
 
-def cut_off(what: str, home: Path, place: Path, seconds: float) -> None:
-    """A backup or a restore, killed so long after it began, unless it was through before."""
+def cut_off(what: str, home: Path, place: Path, seconds: float, url: str = "") -> None:
+    """A backup or a restore, killed so long after it began to write, unless it was through before."""
     root = Path(__file__).parent.parent
+    at_work = place if what == "backup" else place / "new"
+    known = set(at_work.glob(f"{PREFIX}*"))
     with subprocess.Popen(
-        [sys.executable, "-c", BACKUP, str(home), str(place), what], stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, "-c", BACKUP, str(home), str(place), what, url], stdout=subprocess.PIPE, text=True, cwd=root
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        while process.poll() is None and set(at_work.glob(f"{PREFIX}*")) <= known:
+            time.sleep(0.001)
         time.sleep(seconds)
         process.kill()
 
 
 def test_a_killed_backup_is_not_there_and_the_next_one_cleans_up(home: Path, tmp_path: Path) -> None:
-    rng = random.Random(4)
     cut = 0
-    for _ in range(8):
-        cut_off("backup", home, tmp_path, rng.uniform(0, 0.25))
+    for seconds in SECONDS:
+        cut_off("backup", home, tmp_path, seconds)
         if (tmp_path / "backup").exists():  # then it is whole
             assert restore(tmp_path / "backup", tmp_path / "new").report.ok
             (tmp_path / "backup").rename(tmp_path / "done")
@@ -109,10 +115,9 @@ def test_a_killed_backup_is_not_there_and_the_next_one_cleans_up(home: Path, tmp
 
 def test_a_killed_restore_is_no_gallery_and_can_be_repeated(home: Path, tmp_path: Path) -> None:
     run("backup", tmp_path / "backup", "--with-key", home=home)
-    rng = random.Random(5)
     cut = 0
-    for _ in range(8):
-        cut_off("restore", home, tmp_path, rng.uniform(0, 0.4))
+    for seconds in SECONDS:
+        cut_off("restore", home, tmp_path, seconds)
         new = tmp_path / "new"
         if (new / KEY).exists():  # then it is whole: the key comes last
             with Catalog.open(f"sqlite:///{new / 'catalog.sqlite3'}") as catalog:
@@ -130,6 +135,27 @@ def test_a_killed_restore_is_no_gallery_and_can_be_repeated(home: Path, tmp_path
         assert entries(tmp_path / "new") == sorted(
             tmp_path / "new" / name for name in ("catalog.sqlite3", "generations", KEY)
         )
+
+
+@pytest.mark.slow
+def test_a_killed_restore_into_a_server(home: Path, tmp_path: Path, postgres_url: str) -> None:
+    """Nothing is in the server, and it can be repeated; or all of it, and then the next one says what to do."""
+    run("backup", tmp_path / "backup", "--with-key", home=home)
+    for seconds in SECONDS:
+        with postgres_database(postgres_url) as url:
+            cut_off("restore", home, tmp_path, seconds, url)
+            if (tmp_path / "new" / KEY).exists():
+                break
+            with closing(Database(url)) as server:
+                vacant = is_vacant(server)
+            if vacant:
+                assert restore(tmp_path / "backup", tmp_path / "again", url).report.ok
+                shutil.rmtree(tmp_path / "again")
+            else:
+                with pytest.raises(UsageError, match="If a restore was cut off there, drop and create it first"):
+                    restore(tmp_path / "backup", tmp_path / "again", url)
+            with Catalog.open(url) as catalog:
+                assert catalog.count() == 3000
 
 
 def test_ctrl_c_leaves_nothing(home: Path, tmp_path: Path) -> None:
