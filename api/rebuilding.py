@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from indexer.anew import Terms, embed_anew, target_of
+from indexer.limits import Limits
 from indexer.rebuild import rebuild_compared, rollback
-from retrieval.errors import ConflictError, PrecedentError, StoreError
+from indexer.reembed import Target
+from indexer.sandbox import Sandbox
+from indexer.workers import worker_count
+from retrieval.encoders.paths.prepare import choose_while_encoding
+from retrieval.errors import ConflictError, PrecedentError, StoreError, UsageError
 from retrieval.gallery import Gallery
 from retrieval.indexes import index_type, split_backend
 from retrieval.jobs import Job, Jobs, JobState
@@ -21,15 +29,20 @@ log = logging.getLogger("precedent.api")
 
 KIND = "rebuild"
 STEP = 4096  # vectors between two notes of progress
+SECONDS = 1.0  # or as long, where embedding takes its time
+MISSING = 100  # cases that could not be embedded anew that a job names
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be built. ``backend``: "" for that of the settings."""
+    """What is to be built. ``backend``: "" for that of the settings. ``encoder``: to embed anew with, "" to keep the
+    vectors; ``drop_missing``: cases that can't be embedded anew are then deleted."""
 
     backend: str = ""
     gates: Gates = field(default_factory=Gates)
     dry_run: bool = False
+    encoder: str = ""
+    drop_missing: bool = False
 
 
 class Rebuilding:
@@ -47,13 +60,27 @@ class Rebuilding:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def start(self, order: Order) -> Job:
-        """Begin one; UsageError for an unknown backend or options it does not know, ConflictError beside another."""
+        """Begin one; UsageError for an unknown backend or options it does not know, ConflictError beside another.
+
+        NotFoundError or MissingExtra for an encoder that can't be opened, UsageError for the gallery's own.
+        """
         order = replace(order, backend=order.backend or self._gallery.settings.index)
         name, options = split_backend(order.backend)
         index_type(name).create(self._gallery.state().dim, options)
+        target = self._target(order)
         job = self._jobs.begin(KIND, total=len(self._gallery))
-        self._thread.submit(self._run, job, order)
+        self._thread.submit(self._run, job, order, target)
         return job
+
+    def _target(self, order: Order) -> Target | None:
+        if not order.encoder:
+            if order.drop_missing:
+                raise UsageError("drop_missing goes with an encoder: an index of the stored vectors reads no file.")
+            return None
+        target = target_of(self._gallery.catalog.embedded_with(), self._gallery.settings, order.encoder)
+        if target.binding.fingerprint == self._gallery.fingerprint:
+            raise UsageError(f"The gallery is embedded with {order.encoder} already: leave the encoder out.")
+        return target
 
     def job(self, job_id: int) -> Job:
         return self._jobs.job(job_id)
@@ -65,7 +92,7 @@ class Rebuilding:
     def take_back(self, job_id: int) -> str:
         """Make the generation before that job's live again; ConflictError unless the job's is the live one."""
         published = result_of(self._jobs.job(job_id)).generation
-        live = self._gallery.state().generation
+        live = self._gallery.catalog.heads().generation  # also of a gallery that was embedded anew since it was opened
         if not published or published != live:
             raise ConflictError(
                 f"Rebuild {job_id} is not what is live (that is '{live or 'none'}'): only the live generation "
@@ -73,37 +100,70 @@ class Rebuilding:
             )
         return rollback(self._gallery).name
 
-    def _run(self, job: Job, order: Order) -> None:
-        job_id, noted = job.id, 0
+    def _run(self, job: Job, order: Order, target: Target | None) -> None:
+        try:
+            result, refusal, told = self._anew(job, order, target) if target else self._from_stored(job, order)
+            if refusal and not order.dry_run:
+                self._jobs.fail(job.id, refusal, json.dumps(asdict(result)))
+            else:
+                self._jobs.finish(job.id, json.dumps(asdict(result)), told)
+        except PrecedentError as error:
+            self._fail(job.id, str(error))
+        except Exception as error:  # noqa: BLE001 - a thread's last border: the job must not seem to run for ever
+            log.error("rebuild %d failed with %s", job.id, type(error).__name__)
+            self._fail(job.id, f"The rebuild failed unexpectedly ({type(error).__name__}); the live generation stays.")
 
-        def note(done: int) -> None:
-            nonlocal noted
+    def _from_stored(self, job: Job, order: Order) -> tuple[Result, str, str]:
+        note = self._noting(job)
+        done = rebuild_compared(
+            self._gallery,
+            backend=order.backend,
+            gates=order.gates,
+            dry_run=order.dry_run,
+            progress=lambda vectors: note(vectors, job.total),
+        )
+        total = max(job.total, done.manifest.facts.count)
+        self._jobs.progress(job.id, total, total)
+        return _result(done, order), done.refusal, _told(done)
+
+    def _anew(self, job: Job, order: Order, target: Target) -> tuple[Result, str, str]:
+        """Embedded anew. Progress counts cases; the index and the comparison come after the last of them."""
+        gallery, note = self._gallery, self._noting(job)
+        if gallery.settings.precision == "auto":
+            choose_while_encoding(target.encoder, gallery.settings.home)
+        with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
+            done = embed_anew(
+                gallery.catalog,
+                gallery.settings,
+                gallery.secret,
+                sandbox,
+                target,
+                Terms(order.backend, order.gates, order.dry_run, order.drop_missing),
+                embedded=note,
+                built=lambda vectors: note(0, 0),
+            )
+        if done.publication:
+            total = done.publication.manifest.facts.count
+            self._jobs.progress(job.id, total, total)
+        result = _result(done.publication, order) if done.publication else Result(dry_run=order.dry_run)
+        cases = [(case.case_id, case.reason) for case in done.missing.listed[:MISSING]]
+        result = replace(result, missing=len(done.missing.keys), missing_cases=cases)
+        return result, done.refusal, _told(done.publication) if done.publication else done.refusal
+
+    def _noting(self, job: Job) -> Callable[[int, int], None]:
+        """Writes progress down every ``STEP`` or ``SECONDS``, which is also the job's sign of life; stops the work when
+        the service does."""
+        noted, at = 0, time.monotonic()
+
+        def note(done: int, total: int) -> None:
+            nonlocal noted, at
             if self._stopping.is_set():
                 raise StoreError("The service was stopped before the rebuild was done: start it again.")
-            if done - noted >= STEP:
-                noted = done
-                self._jobs.progress(job_id, done)
+            if done - noted >= STEP or time.monotonic() - at >= SECONDS:
+                noted, at = max(done, noted), time.monotonic()
+                self._jobs.progress(job.id, noted, total or None)
 
-        try:
-            done = rebuild_compared(
-                self._gallery, backend=order.backend, gates=order.gates, dry_run=order.dry_run, progress=note
-            )
-            total = max(job.total, done.manifest.facts.count)
-            self._jobs.progress(job_id, total, total)
-            result = {
-                "generation": done.manifest.name if done.live else "",
-                "dry_run": order.dry_run,
-                "report": done.report.to_json(),
-            }
-            if done.refusal and not order.dry_run:
-                self._jobs.fail(job_id, done.refusal, json.dumps(result))
-            else:
-                self._jobs.finish(job_id, json.dumps(result), _told(done))
-        except PrecedentError as error:
-            self._fail(job_id, str(error))
-        except Exception as error:  # noqa: BLE001 - a thread's last border: the job must not seem to run for ever
-            log.error("rebuild %d failed with %s", job_id, type(error).__name__)
-            self._fail(job_id, f"The rebuild failed unexpectedly ({type(error).__name__}); the live generation stays.")
+        return note
 
     def _fail(self, job_id: int, reason: str) -> None:
         try:
@@ -120,13 +180,22 @@ def _told(done: Publication) -> str:
     return f"{told} It would have been refused. {done.refusal}" if done.refusal else told
 
 
+def _result(done: Publication, order: Order) -> Result:
+    return Result(done.manifest.name if done.live else "", order.dry_run, done.report.to_json())
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a rebuild's job left. ``report``: as ``ShadowReport.to_json``, None where it ended before."""
+    """What a rebuild's job left. ``report``: as ``ShadowReport.to_json``, None where it ended before.
+
+    ``missing``: cases that could not be embedded anew; of the first, id and reason.
+    """
 
     generation: str = ""
     dry_run: bool = False
     report: dict[str, Any] | None = None
+    missing: int = 0
+    missing_cases: list[tuple[str, str]] = field(default_factory=list)
 
 
 def result_of(job: Job) -> Result:

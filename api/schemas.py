@@ -202,6 +202,12 @@ class GalleryBody(Wire):
 
 class RebuildAsked(Asked):
     backend: str = Field("", max_length=200, description="exact, faiss or faiss:OPTIONS; '' for the configured one")
+    encoder: str = Field(
+        "", max_length=400, description="embed every case anew from its files with this encoder; '' keeps the vectors"
+    )
+    drop_missing: bool = Field(
+        False, description="with an encoder: delete the cases whose files are gone; otherwise they end the rebuild"
+    )
     dry_run: bool = Field(False, description="build and compare, then throw the new generation away")
     min_overlap: float | None = Field(None, ge=0, le=1, description="least share of the first 10 hits in common")
     min_recall: float | None = Field(None, ge=0, le=1, description="least recall@10 against exact search")
@@ -241,6 +247,13 @@ class ShadowBody(Wire):
     labels: list[LabelChangeBody]
 
 
+class MissingBody(Wire):
+    """A case that could not be embedded anew."""
+
+    case_id: str
+    reason: str
+
+
 class RebuildBody(Wire):
     id: int
     state: Literal["queued", "running", "done", "failed", "interrupted"]
@@ -250,6 +263,8 @@ class RebuildBody(Wire):
     generation: str = Field(description="the generation that was published, or ''")
     dry_run: bool = Field(description="it was built and compared only; false while it runs")
     report: ShadowBody | None = Field(description="how it compared with what was live; null until that is known")
+    missing: int = Field(description="cases that could not be embedded anew")
+    missing_cases: list[MissingBody] = Field(description="the first of them")
     created_at: str
     updated_at: str
 

@@ -109,6 +109,8 @@ def publish_compared(
             if live:
                 report_json = json.dumps(report.to_json(), sort_keys=True)
                 if takeover:
+                    if not catalog.heads().generation:  # or there were nothing to go back to
+                        _flip(catalog, root, _build(catalog, root, "exact", None, None), "")
                     _take_over(catalog, root, built, report_json, takeover)
                 else:
                     _flip(catalog, root, built, report_json)

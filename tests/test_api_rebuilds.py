@@ -23,7 +23,9 @@ from indexer.sandbox import Sandbox
 from retrieval.catalog import Catalog
 from retrieval.jobs import Jobs
 from retrieval.types import Image, Label
-from tests.api_client import Seeded, seed, served
+from tests.api_client import SECRET_NAME, Seeded, seed, served
+
+OTHER = "classical?recipe=ct-lung-v1"
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,35 @@ def test_a_dry_run_and_a_refusal_leave_what_is_live(client: TestClient) -> None:
     assert client.post(f"/v1/rebuilds/{tried['id']}/rollback").status_code == 409
     assert client.get("/v1/gallery").json()["generation"] == live
     assert client.post("/v1/rebuilds", json={"min_overlap": 2}).status_code == 422
+
+
+def test_embedding_anew_over_http(tmp_path: Path, sandbox: Sandbox) -> None:
+    """The service says that it must be restarted, still tells of the rebuild, and can take it back."""
+    own = seed(tmp_path, sandbox)
+    with served(own.home) as client:
+        before = client.get(f"/v1/cases/{own.series[0]}/similar").json()
+        refusals = (({"encoder": "nosuch"}, 404), ({"encoder": "classical"}, 400), ({"drop_missing": True}, 400))
+        for asked, code in refusals:
+            assert client.post("/v1/rebuilds", json=asked).status_code == code
+        missing = sorted((own.studies / "pictures").iterdir())[0]
+        kept = missing.read_bytes()
+        missing.unlink()
+        refused = rebuilt(client, encoder=OTHER)
+        assert (refused["state"], refused["missing"], refused["generation"]) == ("failed", 1, "")
+        assert refused["missing_cases"][0]["case_id"] in own.pictures
+        assert SECRET_NAME not in str(refused)
+        missing.write_bytes(kept)
+        done = rebuilt(client, encoder=OTHER)
+        assert (done["state"], done["missing"], done["progress"]) == ("done", 0, 7)
+        for reply in (client.get("/readyz"), client.get(f"/v1/cases/{own.series[0]}/similar")):
+            assert reply.status_code == 503
+            assert "embedded anew" in reply.json()["detail"] and "restart" in reply.json()["detail"]
+        with served(own.home) as restarted:
+            after = restarted.get(f"/v1/cases/{own.series[0]}/similar").json()
+            assert after["encoder"]["fingerprint"] == done["report"]["new"]["fingerprint"]
+        assert client.post(f"/v1/rebuilds/{done['id']}/rollback").status_code == 200
+        again = client.get(f"/v1/cases/{own.series[0]}/similar").json()
+        assert again["encoder"] == before["encoder"] and again["hits"] == before["hits"]
 
 
 def test_one_at_a_time(client: TestClient, seeded: Seeded) -> None:

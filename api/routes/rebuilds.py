@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 from api.access import Admin
 from api.problems import Problem, responses
 from api.rebuilding import KIND, Order, Rebuilding, result_of
-from api.schemas import RebuildAsked, RebuildBody, RebuildList, RolledBack, ShadowBody
+from api.schemas import MissingBody, RebuildAsked, RebuildBody, RebuildList, RolledBack, ShadowBody
 from retrieval.jobs import Job
 from retrieval.shadow_figures import Gates
 
@@ -17,14 +17,17 @@ router = APIRouter(prefix="/v1", tags=["rebuilds"])
 JobId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
-@router.post("/rebuilds", response_model=RebuildBody, status_code=202, responses=responses(400, 409, 507))
+@router.post("/rebuilds", response_model=RebuildBody, status_code=202, responses=responses(400, 404, 409, 501, 507))
 def start_rebuild(caller: Admin, asked: RebuildAsked, response: Response) -> RebuildBody:
     """Build a new generation in the background and compare it with the live one before it takes its place.
 
-    ``Location`` is where to ask how far it is. One at a time: 409 while another is under way.
+    With an ``encoder`` every case is embedded anew beside the old vectors, which serve until one commit puts the new in
+    their place; after that every process that was open answers 503 until it is restarted. Sent again after an
+    interruption, it goes on where it was. ``Location`` is where to ask how far it is. One at a time: 409 while another
+    is under way.
     """
     gates = Gates(asked.min_overlap, asked.min_recall, asked.max_loss)
-    job = caller.service.rebuilding.start(Order(asked.backend, gates, asked.dry_run))
+    job = caller.service.rebuilding.start(Order(asked.backend, gates, asked.dry_run, asked.encoder, asked.drop_missing))
     response.headers["Location"] = f"/v1/rebuilds/{job.id}"
     return _body(job)
 
@@ -66,6 +69,8 @@ def _body(job: Job) -> RebuildBody:
         generation=result.generation,
         dry_run=result.dry_run,
         report=None if result.report is None else ShadowBody.model_validate(result.report),
+        missing=result.missing,
+        missing_cases=[MissingBody(case_id=case_id, reason=reason) for case_id, reason in result.missing_cases],
         created_at=job.created_at,
         updated_at=job.updated_at,
     )
