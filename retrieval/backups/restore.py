@@ -181,6 +181,7 @@ def _settle_index(catalog: Catalog, place: Path, manifest: BackupManifest) -> bo
     rows = catalog.generations()
     live = next((row for row in rows if row.state == "live"), None)
     catalog.drop_generations([row.name for row in rows if row is not live])
+    catalog.purge()  # vectors of another encoder that were kept to roll back to
     if live is None or live.name == manifest.generation:
         return False
     publish(catalog, place, live.backend, keep_previous=False)
