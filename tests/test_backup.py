@@ -10,21 +10,22 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from retrieval.access import AccessKeys, Scope
 from retrieval.backups import KeptFiles, backup, read_backup, restore
 from retrieval.backups.manifest import CHECKSUM, KEY, MANIFEST
 from retrieval.backups.staging import PREFIX
-from retrieval.catalog import Catalog
+from retrieval.catalog import Binding, Catalog
 from retrieval.database import Database
 from retrieval.errors import StoreError, StoreTooNew, UsageError
 from retrieval.generations import generations_folder
 from retrieval.jobs import Jobs, JobState
 from retrieval.privacy import Secret
-from retrieval.publish import publish
-from retrieval.schema import metadata
+from retrieval.publish import Takeover, publish, publish_compared
+from retrieval.schema import embeddings, metadata
 from retrieval.types import Attributes, Label
 from retrieval.verify import verify
 from tests.databases import BINDING, FINGERPRINT, embedded, postgres_database
@@ -303,8 +304,6 @@ def test_a_server_is_left_as_it_was_when_the_rest_fails(made: Path, tmp_path: Pa
 
 def test_what_was_wrong_is_told_and_kept(made: Path, tmp_path: Path, home: Path, secret: Secret) -> None:
     """In an emergency a gallery with one bad vector is better than none."""
-    from retrieval.schema import embeddings
-
     with Catalog.open(f"sqlite:///{home / 'catalog.sqlite3'}") as catalog:
         with catalog.database.write() as connection:
             connection.execute(update(embeddings).where(embeddings.c.key == 5).values(vector=b"short"))
@@ -313,3 +312,37 @@ def test_what_was_wrong_is_told_and_kept(made: Path, tmp_path: Path, home: Path,
     assert [check.name for check in report.findings] == ["unfit-vectors"]
     with Catalog.open(f"sqlite:///{tmp_path / 'new' / 'catalog.sqlite3'}") as catalog:
         assert verify(catalog, tmp_path / "new", repair=True).ok
+
+
+OTHER = Binding("other-000000000002", "other", 8, "mean", "{}")
+
+
+def embed_anew(catalog: Catalog, home: Path, upto: int, *, live: bool) -> None:
+    """Vectors of another encoder for the first cases; with ``live`` it takes the gallery over."""
+    catalog.begin_staging(OTHER)
+    keys = catalog.by(OTHER.fingerprint).lacking(0, upto)
+    made = [(int(key), embedded(f"other-{key}").embedding) for key in keys]
+    catalog.stage(made, OTHER.fingerprint)
+    if live:
+        nothing = np.empty(0, np.int64)
+        takeover = Takeover(OTHER.fingerprint, dropping=lambda: nothing, catch_up=lambda: None)
+        assert publish_compared(catalog, home, "exact", takeover=takeover).live
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_gallery_with_vectors_of_two_encoders(
+    catalog: Catalog, home: Path, secret: Secret, tmp_path: Path, live: bool
+) -> None:
+    """While it is embedded anew what was done already is kept; after that the former vectors, kept to go back, go."""
+    fill(catalog, home)
+    embed_anew(catalog, home, 1000 if live else 9, live=live)
+    backup(catalog, home, tmp_path / "b", secret, NONE_KEPT)
+    assert restore(tmp_path / "b", tmp_path / "new", key=home / KEY).report.ok
+    with Catalog.open(f"sqlite:///{tmp_path / 'new' / 'catalog.sqlite3'}") as again:
+        bound = again.binding()
+        assert bound is not None
+        assert bound.fingerprint == (OTHER if live else BINDING).fingerprint
+        assert again.staged() == (None if live else OTHER)
+        with again.database.read() as connection:
+            counts = connection.execute(select(embeddings.c.encoder_id, func.count()).group_by(embeddings.c.encoder_id))
+            assert sorted(count for _, count in counts) == ([37] if live else [9, 37])
