@@ -201,7 +201,9 @@ class GalleryBody(Wire):
 
 
 class RebuildAsked(Asked):
-    backend: str = Field("", max_length=200, description="exact, faiss or faiss:OPTIONS; '' for the configured one")
+    backend: str = Field(
+        "", max_length=200, description="exact, graph, faiss:OPTIONS, milvus://...; '' for the configured one"
+    )
     encoder: str = Field(
         "", max_length=400, description="embed every case anew from its files with this encoder; '' keeps the vectors"
     )
