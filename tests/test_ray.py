@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -76,6 +77,13 @@ def two_galleries(root: Path) -> Iterator[tuple[Gallery, Gallery]]:
             yield local, on_ray
 
 
+@pytest.fixture
+def short() -> Iterator[str]:
+    """A folder for Ray's sockets, whose names may have about a hundred characters: pytest's own folders have more."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 class _AnotherVersion:
     """An encoder that says it is not the one its spec opens."""
 
@@ -111,17 +119,17 @@ def test_a_cluster_makes_the_gallery_that_one_process_makes(tmp_path: Path, sand
             pass
 
 
-def test_a_machine_lost_midway_costs_nothing(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_a_machine_lost_midway_costs_nothing(tmp_path: Path, sandbox: Sandbox, short: str) -> None:
     from ray.cluster_utils import Cluster
 
     folder = write_inputs(tmp_path / "in", 500)
     told: list[str] = []
-    # Ray's sockets lie below its folder, and the names of sockets are short. It looks for lost machines every second.
+    # A second instead of three, twice instead of five times, until a machine that is silent counts as lost.
     quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 2, "health_check_timeout_ms": 1000}
-    Path("/tmp/ray").mkdir(exist_ok=True)
+    Path("/tmp/ray").mkdir(exist_ok=True)  # where a cluster notes its address, whatever its own folder
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": short, "object_store_memory": 100 << 20,
                         "_system_config": {**quick, "health_check_initial_delay_ms": 0}},
     )  # fmt: skip
     try:
@@ -159,17 +167,17 @@ def _wait_for_cases(home: Path, process: subprocess.Popen[str], more_than: int =
     raise AssertionError("nothing was committed in 90 s")
 
 
-def test_a_run_cut_off_is_taken_up_by_the_same_command(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_a_run_cut_off_is_taken_up_by_the_same_command(tmp_path: Path, sandbox: Sandbox, short: str) -> None:
     folder, home = write_inputs(tmp_path / "in", 400), tmp_path / "home"
     command = ("index", folder, "--engine", "ray", "--json")
-    killed = start(*command, home=home)
+    killed = start(*command, home=home, extra={"TMPDIR": short})
     _wait_for_cases(home, killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate(timeout=60)
     with open_gallery(home) as gallery:
         kept = contents(gallery)
 
-    stopped = start(*command, home=home)
+    stopped = start(*command, home=home, extra={"TMPDIR": short})
     _wait_for_cases(home, stopped, len(kept))
     os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does: all that it has started hears it too
     printed, problems = stopped.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -42,7 +43,8 @@ def connected(address: str | None = None) -> Iterator[None]:
             try:
                 yield
             finally:
-                ray.shutdown()
+                with redirect_stdout(io.StringIO()):  # where it says what it has held back
+                    ray.shutdown()
     finally:
         if own:
             shutil.rmtree(own, ignore_errors=True)
