@@ -31,7 +31,8 @@ from retrieval.manifest import Manifest
 from retrieval.publish import publish, rollback
 from retrieval.types import Keys, UnitRows
 from tests.milvus_server import MilvusProcess
-from tests.processes import REPOSITORY
+from tests.processes import REPOSITORY, answer, run
+from tests.studies import write_pictures
 from tests.vector_cases import DIM, FINGERPRINT, commit_vectors, open_catalog, unit_rows
 
 LITE, SERVER = "lite", pytest.param("server", marks=pytest.mark.slow)
@@ -283,6 +284,24 @@ def test_a_server_that_goes_and_comes_back(catalog: Catalog, tmp_path: Path, mil
     with publishing(root):
         assert sweep(root, {row.name for row in catalog.generations()}) == kept
     assert not is_there(facts)
+
+
+@pytest.mark.slow
+def test_the_command_rebuilds_into_milvus_and_searches_there(tmp_path: Path) -> None:
+    home, lite = tmp_path / "home", tmp_path / "lite.db"
+    write_pictures(tmp_path / "in", 5)
+    run("index", tmp_path / "in", home=home)
+    backend = f"milvus:{lite},Flat"
+    assert answer("rebuild", "--index", backend, home=home)["live"]
+    assert answer("stats", home=home)["state"]["damaged"] == ""
+    found = answer("search", tmp_path / "in" / "000.png", "--k", 2, home=home)
+    assert (found["plan"], found["exhaustive"], len(found["hits"])) == ("milvus:Flat", True, 2)
+    assert answer("verify", home=home)["ok"]
+    lite.rename(tmp_path / "gone.db")
+    assert "does not have the collection" in answer("stats", home=home)["state"]["damaged"]
+    assert answer("search", tmp_path / "in" / "000.png", "--k", 2, home=home)["plan"] == "exact"
+    refused = run("rebuild", "--index", f"milvus:{tmp_path}/lite.txt", home=home, code=2)
+    assert "milvus://host:19530" in refused.stderr
 
 
 @given(

@@ -154,33 +154,39 @@ class MilvusIndex:
             return keys, sims
         if allowed is not None and len(selected) <= GATHER_BELOW:
             return scan.search(queries, self._fetch(state, selected), k)
-        proven = allowed is not None or self.exhaustive
-        wanted, asked = (k if proven else 2 * k) + _SPARE, np.arange(len(queries))
-        pushed = expressions(state.keys, selected)
-        while len(asked) and wanted < min(len(selected), LIMIT):
-            found = self._search(state, queries[asked], k, wanted, pushed, proven)
-            good = np.array([answer is not None for answer in found])
-            for i, answer in zip(asked[good], (each for each in found if each is not None), strict=True):
-                keys[i], sims[i] = answer
-            asked, wanted = asked[~good], wanted * 4
+        pushed, asked = expressions(state.keys, selected), np.arange(len(queries))
+        for everything in (False, True) if allowed is None and not self.exhaustive else (True,):
+            wanted = (k if everything else 2 * k) + _SPARE
+            while len(asked) and wanted < min(len(selected), LIMIT):
+                found = self._search(state, queries[asked], k, wanted, pushed, everything)
+                good = np.array([answer is not None for answer in found])
+                for i, answer in zip(asked[good], (each for each in found if each is not None), strict=True):
+                    keys[i], sims[i] = answer
+                asked, wanted = asked[~good], wanted * 4 if everything else LIMIT  # more of a few lists is no more
         if len(asked):
             keys[asked], sims[asked] = self._scan(state, queries[asked], k, selected)
         return keys, sims
 
     def _search(
-        self, state: _State, queries: UnitRows, k: int, wanted: int, pushed: tuple[str, ...], proven: bool
+        self, state: _State, queries: UnitRows, k: int, wanted: int, pushed: tuple[str, ...], everything: bool
     ) -> list[tuple[Keys, Similarities] | None]:
-        """The k best of ``wanted`` nominees for each query; None where it is not certain that they are."""
+        """The k best of ``wanted`` nominees for each query; None where they are fewer, or may not be the best.
+
+        ``everything``: they must be the best of all, see above; else they are what the nearest lists have.
+        """
         answers: list[tuple[Keys, Similarities] | None] = []
         step = max(1, _ANSWERS // wanted)
         for start in range(0, len(queries), step):
             group = queries[start : start + step]
-            nominees = _collection(state).nominate(group, wanted, pushed, everything=proven)
+            nominees = _collection(state).nominate(group, wanted, pushed, everything=everything)
             rows = self._fetch(state, np.unique(np.concatenate([keys for keys, _ in nominees])))
             for query, (keys, stated) in zip(group, nominees, strict=True):
                 best = scan.rank(query, rows, rows.positions(np.sort(keys)), k)
-                settled = stated[-1] + scan.rounding_slack(self._dim) < best[1][k - 1] if proven else True
-                answers.append(best if len(keys) == wanted and settled else None)
+                if everything:
+                    good = len(keys) == wanted and stated[-1] + scan.rounding_slack(self._dim) < best[1][k - 1]
+                else:
+                    good = len(keys) >= k
+                answers.append(best if good else None)
         return answers
 
     def _scan(self, state: _State, queries: UnitRows, k: int, selected: Keys) -> tuple[Keys, Similarities]:
