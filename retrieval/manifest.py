@@ -27,13 +27,14 @@ class FileFact:
 class Facts:
     """What the builder knows: everything of a manifest that is not read off the finished files."""
 
-    backend: str  # "exact", "faiss"
+    backend: str  # "exact", "faiss", "graph", "milvus"
     options: str  # in full, as the index states them
     dim: int
     fingerprint: str  # of the encoder
     count: int
     last_key: int  # every live embedding up to this key is in it
     last_tombstone: int  # every tombstone up to this one has been applied
+    recall: float = 1.0  # at 10 against exact search, measured before it went live; 1 where nothing is left out
 
 
 @dataclass(frozen=True, slots=True)

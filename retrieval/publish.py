@@ -16,6 +16,7 @@ from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.outside import promote
 from retrieval.manifest import Facts, Manifest
+from retrieval.recall import RECALL_AT, measure_recall
 from retrieval.replay import live_space, replay
 from retrieval.shadow import Candidate, compare
 from retrieval.shadow_figures import Gates, ShadowReport
@@ -23,7 +24,6 @@ from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 
 MIN_RECALL = 0.99
-RECALL_AT = 10
 _PROBES = 200
 _CATCH_UPS = 100
 
@@ -158,8 +158,8 @@ def _build(
 
     def fill(directory: Path) -> Facts:
         index = kind.build(directory, _read(source, stored, space, heads.last_key, progress), space.dim, options)
-        _check_recall(index, space.place(source.sample(_PROBES)))
-        return _facts(index, space, heads)
+        recall = _checked_recall(index, space.place(source.sample(_PROBES)))
+        return _facts(index, space, heads, recall)
 
     manifest = write(root, fill)
     open_generation(root, manifest.name, manifest.sha256)  # what is on disk now, not what was meant
@@ -254,27 +254,17 @@ def discard(catalog: Catalog, home: Path) -> None:
         sweep(root, {row.name for row in catalog.generations()})
 
 
-def measure_recall(index: VectorIndex, queries: UnitRows, k: int = RECALL_AT) -> float:
-    """Share of the k true neighbours, the query itself aside, that a search finds. Queries are stored vectors."""
-    k = min(k + 1, len(index))
-    if k < 2 or not len(queries):
-        return 1.0
-    _, exact = index.search(queries, k, index.keys())
-    _, found = index.search(queries, k)
-    # Similarities are exact whatever the backend, so equal vectors may stand in for one another.
-    share = ((found >= exact[:, -1:]).sum(axis=1) - 1) / (k - 1)
-    return float(share.mean())
-
-
-def _check_recall(index: VectorIndex, probes: UnitRows) -> None:
+def _checked_recall(index: VectorIndex, probes: UnitRows) -> float:
     if index.exhaustive:
-        return
+        return 1.0
     recall = measure_recall(index, probes)
     if recall < MIN_RECALL:
         raise UsageError(
             f"The index {index.name}:{index.options} finds {recall:.3f} of the true {RECALL_AT} nearest neighbours, at "
-            f"least {MIN_RECALL} is required: raise nprobe, or use an index that goes through everything."
+            f"least {MIN_RECALL} is required: raise nprobe (or ef and take of a graph), or use an index that goes "
+            "through everything."
         )
+    return recall
 
 
 def _read(
@@ -288,7 +278,7 @@ def _read(
             progress(done)
 
 
-def _facts(index: VectorIndex, space: Space, heads: Heads) -> Facts:
+def _facts(index: VectorIndex, space: Space, heads: Heads, recall: float) -> Facts:
     return Facts(
         backend=index.name,
         options=index.options,
@@ -297,6 +287,7 @@ def _facts(index: VectorIndex, space: Space, heads: Heads) -> Facts:
         count=len(index),
         last_key=heads.last_key,
         last_tombstone=heads.last_tombstone,
+        recall=recall,
     )
 
 

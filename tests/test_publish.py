@@ -16,7 +16,8 @@ from retrieval.generations import check_generation, generations_folder
 from retrieval.indexes import index_type
 from retrieval.live import LiveIndex
 from retrieval.manifest import MANIFEST_FILE
-from retrieval.publish import measure_recall, publish, rollback
+from retrieval.publish import publish, rollback
+from retrieval.recall import measure_recall
 from tests.vector_cases import DIM, FINGERPRINT, commit_vectors, open_catalog, unit_rows
 
 
