@@ -43,7 +43,7 @@ def named(backend: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def lite_folder() -> Iterator[None]:
-    LITE_FOLDER.mkdir()
+    LITE_FOLDER.mkdir(exist_ok=True)
     yield
     shutil.rmtree(LITE_FOLDER, ignore_errors=True)
 
