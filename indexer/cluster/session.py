@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -60,6 +61,9 @@ def _library(address: str | None) -> Any:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: nothing is sent anywhere
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process: no lines in the midst of a progress bar
+    if address is None and "ray" not in sys.modules:  # it reads this once, when it is imported
+        # Ray listens on every interface, and whoever it lets in can run what he likes: so only who has this token.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
     import ray.data
 
