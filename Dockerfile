@@ -7,7 +7,7 @@ COPY retrieval retrieval
 COPY indexer indexer
 COPY api api
 COPY migrations migrations
-RUN pip install -c constraints.txt '.[faiss-cpu,postgres]' \
+RUN pip install -c constraints.txt '.[faiss-cpu,postgres,milvus]' \
     && useradd --create-home --uid 10001 precedent \
     && mkdir /data && chown precedent /data
 

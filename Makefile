@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := faiss-cpu,postgres,milvus,milvus-server,transformers,onnx,openvino,ray,dev
+EXTRAS := faiss-cpu,postgres,milvus,milvus-lite,milvus-server,transformers,onnx,openvino,ray,dev
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 JOBS ?= auto

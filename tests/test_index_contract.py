@@ -89,7 +89,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def test_every_registered_backend_is_under_test() -> None:
     if not MILVUS:
-        pytest.skip("Milvus needs the extra 'milvus'")
+        pytest.skip("Milvus Lite needs the extra 'milvus-lite'")
     assert {split_backend(backend)[0] for backend in BACKENDS} == set(backend_names())
 
 

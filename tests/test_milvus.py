@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("milvus_lite", reason="needs the extra 'milvus'")
+pytest.importorskip("milvus_lite", reason="needs the extra 'milvus-lite'")
 
 from retrieval.catalog import Catalog
 from retrieval.errors import CorruptIndex, StoreError, UsageError

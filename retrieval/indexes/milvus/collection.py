@@ -50,7 +50,7 @@ def connect(target: Target) -> Any:
     """A client of the server; StoreError when it is gone, MissingExtra without the library."""
     pymilvus, settings = load_pymilvus(), MilvusSettings()
     if not target.address.startswith("//") and find_spec("milvus_lite") is None:
-        raise MissingExtra("milvus-lite", "milvus")
+        raise MissingExtra("milvus-lite", "milvus-lite")
     with _translated(target):
         return pymilvus.MilvusClient(
             uri=target.uri,
