@@ -19,12 +19,12 @@ from sqlalchemy.pool import NullPool
 
 import migrations
 from retrieval import revisions
-from retrieval.catalog import Catalog
+from retrieval.catalog import Binding, Catalog
 from retrieval.database import Database
-from retrieval.errors import StoreError, StoreTooNew, UsageError
+from retrieval.errors import NotFoundError, StoreError, StoreTooNew, UsageError
 from retrieval.schema import REVISION, VERSION_TABLE, metadata
-from retrieval.types import Attributes, Label
-from tests.databases import BINDING, FINGERPRINT, embedded
+from retrieval.types import Attributes, Embedding, Label
+from tests.databases import BINDING, DIM, FINGERPRINT, embedded, unit_rows
 
 
 def fill(url: str, count: int = 50) -> None:
@@ -72,6 +72,23 @@ def test_up_down_up_keeps_the_tables_and_a_fresh_start_is_possible(database_url:
     database.close()
     fill(database_url)
     assert len(contents(database_url)[1]) == 50
+
+
+def test_a_downgrade_leaves_the_one_encoder_that_the_revision_before_knows(database_url: str) -> None:
+    fill(database_url)
+    before = contents(database_url)
+    with Catalog.open(database_url) as catalog:
+        catalog.begin_staging(Binding("other-000000000002", "other", DIM, "mean", "{}"))
+        rows = unit_rows(1)
+        catalog.stage([(key, Embedding(rows[0], rows, (0,))) for key in (1, 2)], "other-000000000002")
+        assert catalog.by("other-000000000002").count_lacking() == 48
+    database = Database(database_url)
+    revisions.downgrade(database, "0002")
+    revisions.upgrade(database)
+    database.close()
+    assert contents(database_url) == before
+    with Catalog.open(database_url) as catalog, pytest.raises(NotFoundError):
+        catalog.by("other-000000000002")
 
 
 LATER = """
