@@ -129,7 +129,7 @@ def test_one_at_a_time(client: TestClient, seeded: Seeded) -> None:
 
 def test_what_can_not_be_rebuilt_is_told_before_it_is_queued(client: TestClient) -> None:
     count = len(client.get("/v1/rebuilds").json()["rebuilds"])
-    for backend in ("magic", "faiss:BANANA", "faiss:Flat,nprobe=4", "exact:fast"):
+    for backend in ("magic", "faiss:BANANA", "faiss:Flat,nprobe=4", "exact:fast", "milvus:/tmp/x.db", "milvus:x.db"):
         assert client.post("/v1/rebuilds", json={"backend": backend}).status_code == 400, backend
     assert client.post("/v1/rebuilds", json={"engine": "x"}).status_code == 422
     assert len(client.get("/v1/rebuilds").json()["rebuilds"]) == count

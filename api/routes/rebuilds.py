@@ -10,6 +10,7 @@ from api.access import Admin
 from api.problems import Problem, responses
 from api.rebuilding import KIND, Order, Rebuilding, result_of
 from api.schemas import MissingBody, RebuildAsked, RebuildBody, RebuildList, RolledBack, ShadowBody
+from retrieval.errors import UsageError
 from retrieval.jobs import Job
 from retrieval.shadow_figures import Gates
 
@@ -26,6 +27,9 @@ def start_rebuild(caller: Admin, asked: RebuildAsked, response: Response) -> Reb
     interruption, it goes on where it was. ``Location`` is where to ask how far it is. One at a time: 409 while another
     is under way.
     """
+    if asked.backend.startswith("milvus:") and not asked.backend.startswith("milvus://"):
+        # Whoever asks over the network names no file of this machine.
+        raise UsageError("Over HTTP a Milvus index is named by its server, as milvus://host:19530.")
     gates = Gates(asked.min_overlap, asked.min_recall, asked.max_loss)
     job = caller.service.rebuilding.start(Order(asked.backend, gates, asked.dry_run, asked.encoder, asked.drop_missing))
     response.headers["Location"] = f"/v1/rebuilds/{job.id}"
