@@ -2,19 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := faiss-cpu,postgres,milvus,milvus-lite,milvus-server,transformers,onnx,openvino,ray,dev
+EXTRAS := faiss-cpu,onnx
+ALL_EXTRAS := $(EXTRAS),postgres,milvus,milvus-lite,milvus-server,transformers,openvino,ray,dev
 STAMP := $(VENV)/.installed
+ALL := $(VENV)/.installed-all
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 TESTS ?= tests
 JOBS ?= auto
 
-.PHONY: demo serve test test-slow lint format bench evaluate docs clean
+.PHONY: demo serve test test-slow lint format bench bench-search evaluate docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Precedent needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(INSTALL) '.[$(EXTRAS)]'
 	@touch $(STAMP)
+
+$(ALL): $(STAMP) # the optional engines too, and what tests need
+	$(INSTALL) '.[$(ALL_EXTRAS)]'
+	@touch $(ALL)
 
 demo: $(STAMP)
 	$(BIN)/precedent demo
@@ -22,31 +29,34 @@ demo: $(STAMP)
 serve: $(STAMP)
 	$(BIN)/precedent serve
 
-test: $(STAMP)
+test: $(ALL)
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' $(TESTS)
 
-test-slow: $(STAMP)
+test-slow: $(ALL)
 	$(BIN)/python -m pytest -m slow $(TESTS)
 
-lint: $(STAMP)
+lint: $(ALL)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)
+format: $(ALL)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
+bench: $(ALL)
 	$(BIN)/python -m benchmarks.bench_open
 	$(BIN)/python -m benchmarks.bench_indexing
 	$(BIN)/python -m benchmarks.bench_encoders
 
-evaluate: $(STAMP)
+bench-search: $(ALL)
+	$(BIN)/python -m benchmarks.bench_search
+
+evaluate: $(ALL)
 	$(BIN)/python -m benchmarks.evaluate_sets
 	$(BIN)/python -m benchmarks.bench_adapt
 
-docs: $(STAMP)
+docs: $(ALL)
 	$(BIN)/python -m docs.generate
 
 clean:
