@@ -14,8 +14,8 @@ class Heads:
     a bare sequence does not give that; a counter row locked until commit does.) Without it a replaying process would
     step over a case for ever. ``generation`` is the live index directory, "" for none; ``manifest_sha256`` is the hash
     its ``manifest.json`` must have. ``adapter`` is the hash of the metric head that the live generation's vectors went
-    through, "" for none: generation and head are named by one row, so no reader can meet one without the other. ``encoder`` is the
-    fingerprint of the vectors that are searched now, "" where the source does not tell.
+    through, "" for none: generation and head are named by one row, so no reader can meet one without the other.
+    ``encoder`` is the fingerprint of the vectors that are searched now, "" where the source does not tell.
     """
 
     last_key: int = 0
