@@ -51,10 +51,9 @@ class Contender:
     searches: tuple[tuple[str, Search], ...]
 
 
-def ours(backend: str, rows: UnitRows) -> Contender:
+def ours(backend: str, rows: UnitRows, folder: Path) -> Contender:
     name, options = split_backend(backend)
     count, dim = rows.shape
-    folder = Path(tempfile.mkdtemp(prefix="precedent-bench-"))
     batches = ((np.arange(n, min(n + 4096, count)) + 1, rows[n : n + 4096]) for n in range(0, count, 4096))
     started = time.perf_counter()
     index = index_type(name).build(folder, batches, dim, options)
@@ -164,19 +163,20 @@ def _selector(allowed: Keys, count: int) -> Any:
 
 def contenders(rows: UnitRows, only: list[str]) -> Iterator[Contender]:
     """One at a time: the memory of one is free again before the next is built."""
-    makers: dict[str, Callable[[], Contender]] = {
-        "exact": lambda: ours("exact", rows),
-        "faiss": lambda: ours("faiss", rows),
-        "graph": lambda: ours("graph", rows),
-        "flat": lambda: faiss_flat(rows),
-        "hnsw": lambda: faiss_hnsw(rows),
-        "hnswlib": lambda: hnswlib(rows),
-        "usearch": lambda: usearch(rows),
+    makers: dict[str, Callable[[Path], Contender]] = {
+        "exact": lambda folder: ours("exact", rows, folder),
+        "faiss": lambda folder: ours("faiss", rows, folder),
+        "graph": lambda folder: ours("graph", rows, folder),
+        "flat": lambda _: faiss_flat(rows),
+        "hnsw": lambda _: faiss_hnsw(rows),
+        "hnswlib": lambda _: hnswlib(rows),
+        "usearch": lambda _: usearch(rows),
     }
     for name, make in makers.items():
         installed = name not in ("hnswlib", "usearch") or find_spec(name) is not None
         if (not only or name in only) and installed:
-            yield make()
+            with tempfile.TemporaryDirectory() as folder:
+                yield make(Path(folder))
 
 
 def recall(found: Keys, rows: UnitRows, queries: UnitRows, worst: np.ndarray) -> float:

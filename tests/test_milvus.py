@@ -26,14 +26,13 @@ from retrieval.indexes.milvus.filters import expressions
 from retrieval.indexes.milvus.index import GATHER_BELOW, MilvusIndex
 from retrieval.indexes.milvus.target import Target
 from retrieval.indexes.outside import discard
-from retrieval.live import LiveIndex
 from retrieval.manifest import Manifest
 from retrieval.publish import publish, rollback
 from retrieval.types import Keys, UnitRows
 from tests.milvus_server import MilvusProcess
 from tests.processes import REPOSITORY, answer, run
 from tests.studies import write_pictures
-from tests.vector_cases import DIM, FINGERPRINT, commit_vectors, open_catalog, unit_rows
+from tests.vector_cases import DIM, commit_vectors, live_index, open_catalog, unit_rows
 
 LITE, SERVER = "lite", pytest.param("server", marks=pytest.mark.slow)
 
@@ -50,12 +49,6 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     with open_catalog(tmp_path) as catalog:
         yield catalog
-
-
-def live_index(catalog: Catalog, home: Path) -> LiveIndex:
-    live = LiveIndex(catalog, home, DIM, FINGERPRINT)
-    live.refresh()
-    return live
 
 
 def facts_of(home: Path, manifest: Manifest) -> CollectionFacts:

@@ -14,23 +14,16 @@ from retrieval.catalog import Catalog
 from retrieval.errors import CorruptIndex, NotFoundError, StoreError, UsageError
 from retrieval.generations import check_generation, generations_folder
 from retrieval.indexes import index_type
-from retrieval.live import LiveIndex
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.publish import publish, rollback
 from retrieval.recall import measure_recall
-from tests.vector_cases import DIM, FINGERPRINT, commit_vectors, open_catalog, unit_rows
+from tests.vector_cases import DIM, FINGERPRINT, commit_vectors, live_index, open_catalog, unit_rows
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     with open_catalog(tmp_path) as catalog:
         yield catalog
-
-
-def live_index(catalog: Catalog, home: Path) -> LiveIndex:
-    live = LiveIndex(catalog, home, DIM, FINGERPRINT)
-    live.refresh()
-    return live
 
 
 def directories(home: Path) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from retrieval.catalog import Catalog
 from retrieval.catalog.types import Binding
+from retrieval.live import LiveIndex
 from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding, UnitRows
 
 DIM = 16
@@ -24,6 +25,13 @@ def open_catalog(home: Path) -> Catalog:
     catalog = Catalog.open(f"sqlite:///{home / 'catalog.sqlite3'}", create=True)
     catalog.bind(Binding(FINGERPRINT, "classical", DIM, "mean", "{}"))
     return catalog
+
+
+def live_index(catalog: Catalog, home: Path) -> LiveIndex:
+    """Caught up with the catalog."""
+    live = LiveIndex(catalog, home, DIM, FINGERPRINT)
+    live.refresh()
+    return live
 
 
 def commit_vectors(catalog: Catalog, vectors: UnitRows, first: int = 1) -> list[int]:

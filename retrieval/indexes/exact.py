@@ -9,11 +9,12 @@ from typing import Self
 from retrieval.errors import UsageError
 from retrieval.indexes import scan
 from retrieval.indexes.rows import Rows, RowsWriter
+from retrieval.indexes.stored import Stored
 from retrieval.planner import Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
 
-class ExactIndex:
+class ExactIndex(Stored):
     """Every vector is scored. Adding while others search is safe: they keep the rows they started with."""
 
     name = "exact"
@@ -36,21 +37,12 @@ class ExactIndex:
         return cls.open(directory)
 
     @property
-    def dim(self) -> int:
-        return self._rows.dim
+    def rows(self) -> Rows:
+        return self._rows
 
     @property
     def options(self) -> str:
         return ""
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def keys(self) -> Keys:
-        return self._rows.keys
-
-    def vectors(self, keys: Keys) -> UnitRows:
-        return self._rows.of(keys)
 
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         self._rows = self._rows.appended(keys, vectors)

@@ -24,6 +24,7 @@ from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes import scan
 from retrieval.indexes.library import load_faiss, write_index
 from retrieval.indexes.rows import Positions, Rows, RowsWriter
+from retrieval.indexes.stored import Stored
 from retrieval.planner import Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
@@ -86,7 +87,7 @@ class _State:
     codes: _Codes | None
 
 
-class FaissIndex:
+class FaissIndex(Stored):
     """``codes`` is None while there are too few rows to train on: they are then scored exactly."""
 
     name = "faiss"
@@ -111,8 +112,8 @@ class FaissIndex:
         return index
 
     @property
-    def dim(self) -> int:
-        return self._state.rows.dim
+    def rows(self) -> Rows:
+        return self._state.rows
 
     @property
     def options(self) -> str:
@@ -121,15 +122,6 @@ class FaissIndex:
     @property
     def exhaustive(self) -> bool:
         return not self._factory.lists or self._state.codes is None or self._factory.nprobe == self._factory.lists
-
-    def __len__(self) -> int:
-        return len(self._state.rows)
-
-    def keys(self) -> Keys:
-        return self._state.rows.keys
-
-    def vectors(self, keys: Keys) -> UnitRows:
-        return self._state.rows.of(keys)
 
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         """Encodes all rows anew: an index that grows often belongs in a delta, not here."""

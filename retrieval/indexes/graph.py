@@ -22,6 +22,7 @@ from retrieval.indexes import scan
 from retrieval.indexes.library import load_faiss
 from retrieval.indexes.projected import Graph, Nominees
 from retrieval.indexes.rows import Positions, Rows, RowsWriter
+from retrieval.indexes.stored import Stored
 from retrieval.planner import Plan, Walk, choose_walk
 from retrieval.types import Keys, Similarities, UnitRows
 
@@ -78,7 +79,7 @@ class _State:
     shape: Shape
 
 
-class GraphIndex:
+class GraphIndex(Stored):
     """``graph`` is None while there are fewer than ``FROM`` vectors: they are then scored exactly."""
 
     name = "graph"
@@ -104,8 +105,8 @@ class GraphIndex:
         return index
 
     @property
-    def dim(self) -> int:
-        return self._state.rows.dim
+    def rows(self) -> Rows:
+        return self._state.rows
 
     @property
     def options(self) -> str:
@@ -114,15 +115,6 @@ class GraphIndex:
     @property
     def exhaustive(self) -> bool:
         return self._state.graph is None
-
-    def __len__(self) -> int:
-        return len(self._state.rows)
-
-    def keys(self) -> Keys:
-        return self._state.rows.keys
-
-    def vectors(self, keys: Keys) -> UnitRows:
-        return self._state.rows.of(keys)
 
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         """Builds the graph anew: an index that grows often belongs in a delta, not here."""
@@ -228,7 +220,7 @@ def _measured(shape: Shape, graph: Graph, rows: Rows, last: Positions) -> Shape:
     queries = np.ascontiguousarray(rows.vectors[last])
     rest: Positions = np.delete(np.arange(len(rows), dtype=np.intp), last)
     _, exact = scan.search(queries, rows, _AT, rest, gather=False)
-    nominees = graph.scan(queries, WIDTHS[-1], rest)  # nearest first, so that fewer are the first of them
+    nominees = graph.scan(queries, TAKEN[-1], rest)  # nearest first, so that fewer are the first of them
     take = shape.take or _first(TAKEN, lambda n: _found(queries, rows, nominees[:, :n], exact) >= RECALL_OF_CODES)
     widths = [ef for ef in WIDTHS if ef >= take]
     ef = shape.ef or _first(widths, lambda ef: _found(queries, rows, graph.walk(queries, ef, take), exact) >= RECALL)
