@@ -197,8 +197,22 @@ def test_real_paths_keep_the_vectors_in_any_batch(
     ):
         pytest.importorskip(library)
     make_timm("test_vit", tmp_path / "vit.safetensors")
-    encoder, eager = (open_encoder(f"timm:test_vit@{tmp_path / 'vit.safetensors'}", device="cpu") for _ in range(2))
-    fast, plain = tower_of(encoder), tower_of(eager)
+    check_path(build, f"timm:test_vit@{tmp_path / 'vit.safetensors'}")
+
+
+@pytest.mark.parametrize(
+    ("build", "library"), [(exported.openvino_float32, "openvino"), (exported.onnx_runtime, "onnx")]
+)
+def test_the_default_encoder_goes_through_other_runtimes(
+    build: Callable[[Forward, torch.Tensor], Forward], library: str
+) -> None:
+    pytest.importorskip(library)
+    check_path(build, "compact")
+
+
+def check_path(build: Callable[[Forward, torch.Tensor], Forward], spec: str) -> None:
+    """That a path gives the vectors of the network itself, and the same ones in any batch."""
+    fast, plain = (tower_of(open_encoder(spec, device="cpu")) for _ in range(2))
     assert fast and plain
     fast.execution.use(build.__name__, build(fast.execution.eager, fast.inputs(sample_images(2))), (1, 2, 4, 8))
     rows = fast.encode(sample_images(11))

@@ -217,7 +217,8 @@ class CompactNetwork(nn.Module):
 
 def inner(maps: torch.Tensor, share: float) -> torch.Tensor:
     """The middle of maps, ``share`` of each side."""
-    rows, columns = (slice(round(side * (1 - share) / 2), round(side * (1 + share) / 2)) for side in maps.shape[2:])
+    ends = ((side * (1 - share) / 2, side * (1 + share) / 2) for side in maps.shape[2:])
+    rows, columns = (slice(int(first + 0.5), int(last + 0.5)) for first, last in ends)  # round() can't be traced
     return maps[:, :, rows, columns]
 
 
