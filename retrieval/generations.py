@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -39,6 +40,8 @@ NAME = re.compile(r"g(\d{6,9})-[0-9a-f]{6}")
 BUILDING = re.compile(r"\.building-[0-9a-f]{12}")
 LOCK_FILE = ".lock"
 EMBEDDING_LOCK_FILE = ".embedding-lock"
+
+_log = logging.getLogger(__name__)
 
 
 def generations_folder(home: Path) -> Path:
@@ -109,7 +112,11 @@ def _finish(root: Path, building: Path, facts: Facts) -> Manifest:
         os.fsync(file.fileno())
     _fsync_directory(building)
     building.rename(root / name)
-    _fsync_directory(root)
+    try:
+        _fsync_directory(root)
+    except OSError:
+        _remove(root / name)
+        raise
     return manifest
 
 
@@ -177,7 +184,7 @@ def sweep(root: Path, keep: Collection[str]) -> list[str]:
     """Remove generations not in ``keep`` and what dead builders left; returns the names removed.
 
     To be called while ``publishing``. A process that still has a removed generation mapped goes on reading it. What
-    is not ours stays.
+    is not ours stays, and so does what can't be removed now, for the next time.
     """
     removed = []
     for path in sorted(_entries(root)):
@@ -187,7 +194,11 @@ def sweep(root: Path, keep: Collection[str]) -> list[str]:
         doomed = path
         if old:  # renamed first, so that no half-removed directory carries a generation's name
             doomed = root / f".building-{secrets.token_hex(6)}"
-            path.rename(doomed)
+            try:
+                path.rename(doomed)
+            except OSError as error:
+                _log.warning("%s can't be removed now (%s).", path.name, error.strerror)
+                continue
         _remove(doomed)
         removed.append(path.name)
     return removed

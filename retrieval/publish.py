@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrieval.catalog import Catalog
 from retrieval.catalog.types import GenerationRow
-from retrieval.errors import FingerprintMismatch, NotFoundError, Unfinished, UsageError
+from retrieval.errors import FingerprintMismatch, NotFoundError, StoreError, Unfinished, UsageError
 from retrieval.generations import embedding_anew, generations_folder, open_generation, publishing, sweep, write
 from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
@@ -28,6 +29,8 @@ _PROBES = 200
 _CATCH_UPS = 100
 
 Progress = Callable[[int], None]
+
+_log = logging.getLogger(__name__)
 
 
 def publish(
@@ -49,7 +52,8 @@ def publish(
     live: the head and the generation go live in one commit.
 
     Raises UsageError for an unknown backend, an empty gallery or an index that misses the recall bound; ConflictError
-    when another process publishes; StorageFull. Whatever it raises, the live generation stays as it was.
+    when another process publishes; StorageFull. Whatever it raises, the live generation stays as it was; only with
+    ``keep_previous=False`` a StoreError may also mean that the new one is live and an earlier one not yet forgotten.
     """
     root = generations_folder(home)
     with publishing(root):
@@ -114,10 +118,13 @@ def publish_compared(
                     _take_over(catalog, root, built, report_json, takeover)
                 else:
                     _flip(catalog, root, built, report_json)
-        finally:
-            sweep(root, {row.name for row in catalog.generations()})
+        except BaseException:
+            _sweep(catalog, root)
+            raise
         if live:
             _forget(catalog, root, keep_previous)
+        else:
+            _sweep(catalog, root)
         return Publication(built.manifest, report, live, refusal)
 
 
@@ -298,6 +305,24 @@ def _previous(rows: list[GenerationRow]) -> GenerationRow | None:
 
 
 def _forget(catalog: Catalog, root: Path, keep_previous: bool) -> None:
+    """What is left to be done when the new generation is live. To fail here must not look as if it were not."""
+    try:
+        _drop_earlier(catalog, root, keep_previous)
+    except StoreError as error:
+        if not keep_previous:
+            raise
+        _log.warning("The new index is live; earlier ones will be forgotten at the next rebuild. %s", error)
+
+
+def _sweep(catalog: Catalog, root: Path) -> None:
+    """Remove what was built in vain, as far as that is possible now."""
+    try:
+        sweep(root, {row.name for row in catalog.generations()})
+    except StoreError as error:
+        _log.warning("What was built will be removed at the next rebuild. %s", error)
+
+
+def _drop_earlier(catalog: Catalog, root: Path, keep_previous: bool) -> None:
     """Drop the rows first: a generation that can be rolled back to always has its directory."""
     rows = catalog.generations()
     previous = _previous(rows) if keep_previous else None

@@ -97,18 +97,21 @@ def batch_ids(writer: int, batch: int) -> list[str]:
     return [f"w{writer}b{batch:09d}c{n}" for n in range(BATCH)]
 
 
+def add_batch(catalog: Catalog, home: Path, secret: Secret, writer: int, batch: int) -> None:
+    """One batch; its first case has a kept file, as an upload has."""
+    ids = batch_ids(writer, batch)
+    path = home / KEPT / f"{ids[0]}-{secrets.token_hex(8)}{SUFFIX}"
+    write_kept(path, [Image(np.full((16, 16), batch % 256, dtype=np.uint8))])
+    kept = CaseFile(f"sha of {ids[0]}", path.stat().st_size, seal(Source(path), KEPT, secret))
+    catalog.commit([case_of(ids[0], (kept,)), *(case_of(case_id) for case_id in ids[1:])], fingerprint=FINGERPRINT)
+
+
 def write(home: Path, url: str, writer: int, progress: Progress, stop: Event) -> None:
-    """Add batch after batch and delete the oldest; the first case of each has a kept file, as an upload has."""
+    """Add batch after batch and delete the oldest."""
     secret = Secret.open(home / "secret.key")
     with Catalog.open(url) as catalog:
         for batch in range(1, sys.maxsize):
-            ids = batch_ids(writer, batch)
-            path = home / KEPT / f"{ids[0]}-{secrets.token_hex(8)}{SUFFIX}"
-            write_kept(path, [Image(np.full((16, 16), batch % 256, dtype=np.uint8))])
-            kept = CaseFile(f"sha of {ids[0]}", path.stat().st_size, seal(Source(path), KEPT, secret))
-            catalog.commit(
-                [case_of(ids[0], (kept,)), *(case_of(case_id) for case_id in ids[1:])], fingerprint=FINGERPRINT
-            )
+            add_batch(catalog, home, secret, writer, batch)
             progress.added.value = batch
             if batch > LIVE:
                 oldest = batch_ids(writer, batch - LIVE)

@@ -138,7 +138,9 @@ def _copy_generation(pins: Path, place: Path, heads: Heads) -> bool:
         return False
     source, root = generations_folder(pins) / heads.generation, generations_folder(place)
     try:
-        shutil.copytree(source, root / heads.generation)
+        (root / heads.generation).mkdir(parents=True)
+        for path in entries(source):
+            shutil.copyfile(path, root / heads.generation / path.name)
         check_generation(root, heads.generation, heads.manifest_sha256)
     except CorruptIndex:
         shutil.rmtree(root)
@@ -162,4 +164,8 @@ def _publish(place: Path, manifest: BackupManifest, target: Path) -> None:
     write_manifest(place, manifest)
     sync_directories(place)
     place.rename(target)
-    sync_directory(target.parent)
+    try:
+        sync_directory(target.parent)
+    except OSError:  # whether it would be there after a power cut is unknown: so it is not there
+        shutil.rmtree(target, ignore_errors=True)
+        raise

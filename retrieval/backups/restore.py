@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,9 +196,24 @@ def _move_in(place: Path, home: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     sync_directories(place)
-    for path in sorted(place.iterdir(), key=lambda path: (path.name == KEY, path.name)):
-        path.rename(home / path.name)
-        sync_directory(home)
+    moved = []
+    try:
+        for path in sorted(place.iterdir(), key=lambda path: (path.name == KEY, path.name)):
+            moved.append(path.rename(home / path.name))
+            sync_directory(home)
+    except OSError:
+        for path in reversed(moved):  # the key first, so that nothing is taken for a gallery
+            _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    """As far as that is possible now."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:

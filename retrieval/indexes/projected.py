@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from retrieval.errors import CorruptIndex
 from retrieval.indexes.library import load_faiss, write_index
-from retrieval.indexes.rows import Positions, Rows
+from retrieval.indexes.rows import Positions, Rows, save_array
 from retrieval.types import UnitRows
 
 GRAPH_FILE = "graph.faiss"
@@ -114,8 +114,8 @@ class Graph:
 
     def save(self, directory: Path) -> None:
         write_index(directory / GRAPH_FILE, self.index)
-        np.save(directory / PROJECTION_FILE, self.projection.matrix)
-        np.save(directory / ORDER_FILE, self.order)
+        save_array(directory / PROJECTION_FILE, self.projection.matrix)
+        save_array(directory / ORDER_FILE, self.order)
 
     @classmethod
     def open(cls, directory: Path, rows: Rows) -> Self:

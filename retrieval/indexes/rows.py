@@ -180,6 +180,14 @@ class Rows:
         return cls(keys, vectors)
 
 
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """A ``.npy`` file, as ``numpy.save`` writes it; but on a full disk the error says that it is full."""
+    contiguous = np.ascontiguousarray(array)
+    with open(path, "wb") as file:
+        _write_header(file, contiguous.dtype, contiguous.shape)
+        file.write(contiguous.data)
+
+
 class RowsWriter:
     """Streams rows to disk in ascending key order, in memory bounded by one batch. A context manager."""
 
