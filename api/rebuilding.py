@@ -13,6 +13,7 @@ from typing import Any
 
 from indexer.anew import Terms, embed_anew, target_of
 from indexer.limits import Limits
+from indexer.patience import Patience
 from indexer.rebuild import rebuild_compared, rollback
 from indexer.reembed import Target
 from indexer.sandbox import Sandbox
@@ -30,6 +31,7 @@ log = logging.getLogger("precedent.api")
 KIND = "rebuild"
 STEP = 4096  # vectors between two notes of progress
 SECONDS = 1.0  # or as long, where embedding takes its time
+AWAY_SECONDS = 3600.0  # how a rebuild ended is noted when the database server is back
 MISSING = 100  # cases that could not be embedded anew that a job names
 
 
@@ -53,10 +55,12 @@ class Rebuilding:
         self._jobs = Jobs(gallery.catalog.database)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rebuild")
         self._stopping = threading.Event()
+        self._patience = Patience(AWAY_SECONDS)
 
     def close(self) -> None:
         """Give up what runs; the live generation stays, the job says that it was interrupted."""
         self._stopping.set()
+        self._patience.lose()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def start(self, order: Order) -> Job:
@@ -103,10 +107,11 @@ class Rebuilding:
     def _run(self, job: Job, order: Order, target: Target | None) -> None:
         try:
             result, refusal, told = self._anew(job, order, target) if target else self._from_stored(job, order)
+            found = json.dumps(asdict(result))
             if refusal and not order.dry_run:
-                self._jobs.fail(job.id, refusal, json.dumps(asdict(result)))
+                self._patience.outlast(lambda: self._jobs.fail(job.id, refusal, found))
             else:
-                self._jobs.finish(job.id, json.dumps(asdict(result)), told)
+                self._patience.outlast(lambda: self._jobs.finish(job.id, found, told))
         except PrecedentError as error:
             self._fail(job.id, str(error))
         except Exception as error:  # noqa: BLE001 - a thread's last border: the job must not seem to run for ever
@@ -166,9 +171,12 @@ class Rebuilding:
         return note
 
     def _fail(self, job_id: int, reason: str) -> None:
-        try:
+        def note() -> None:
             if self._jobs.job(job_id).state is JobState.RUNNING:
                 self._jobs.fail(job_id, reason)
+
+        try:
+            self._patience.outlast(note)  # or the job would seem to run for as long as this process does
         except PrecedentError as error:
             log.error("rebuild %d failed and so did noting it: %s", job_id, type(error).__name__)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from indexer.drafts import Describer, Draft, draft_of
 from indexer.embedder import Engine, Finished
 from indexer.events import CaseDone, Event, FileDone, Listener, Scanned
 from indexer.limits import Limits
+from indexer.patience import Patience
 from indexer.renewal import relocate, renew, with_stored
 from indexer.report import CaseStatus, FileStatus, Report
 from indexer.sandbox import Sandbox
@@ -42,7 +44,8 @@ class Options:
 
     ``resume``: what is on file with the same content is not embedded again.
     ``dry_run``: everything up to decoding, nothing embedded or written. ``keep``: called with each finished case
-    before it is committed, to keep its pixels where the sources will not stay.
+    before it is committed, to keep its pixels where the sources will not stay. ``patience``: for how many seconds a
+    database server may be away before the run ends; what is committed by then is on file, and the same run goes on.
     """
 
     labels: Describer | None = None
@@ -51,6 +54,7 @@ class Options:
     resume: bool = True
     dry_run: bool = False
     keep: Callable[[Finished, EmbeddedCase], EmbeddedCase] | None = None
+    patience: float = 0.0
 
 
 def index(
@@ -96,6 +100,7 @@ class _Run:
         self._sandbox = sandbox
         self._options = options
         self._listen = listen
+        self._patience = Patience(options.patience)
         self._report = Report()
         self._lock = threading.Lock()  # the writer's thread reports too
 
@@ -157,17 +162,17 @@ class _Run:
 
     def _fresh(self, drafts: Iterator[Draft]) -> Generator[Draft]:
         """Only drafts whose content is not on file; for the others, what is said of them now is renewed."""
-        catalog, options = self._gallery.catalog, self._options
+        catalog, options, outlast = self._gallery.catalog, self._options, self._patience.outlast
         while chunk := list(islice(drafts, DRAFTS_AT_ONCE)):
-            on_file = catalog.content_of([draft.case.case_id for draft in chunk])
+            on_file = outlast(partial(catalog.content_of, [draft.case.case_id for draft in chunk]))
             for draft in chunk:
                 content = on_file.get(draft.case.case_id)
                 if content is None:
                     yield draft
                 elif content != draft.case.content_sha256 or not options.resume:
-                    yield with_stored(catalog, draft)
+                    yield outlast(partial(with_stored, catalog, draft))
                 else:
-                    self._on_file(draft)
+                    outlast(partial(self._on_file, draft))
 
     def _on_file(self, draft: Draft) -> None:
         """Nothing to decode; but its files may have moved, and something new may be said of it."""
@@ -185,7 +190,7 @@ class _Run:
         keep = self._options.keep
         engine = self._engine or self._own_engine()
         with (
-            Writer(self._gallery, self._committed, replace=self._options.replace) as writer,
+            Writer(self._gallery, self._committed, self._patience, replace=self._options.replace) as writer,
             closing(engine.run(drafts)) as cases,
         ):
             for finished in cases:

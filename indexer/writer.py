@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from indexer.embedder import Finished
+from indexer.patience import Patience
 from retrieval.catalog import Outcome
 from retrieval.gallery import Gallery
 from retrieval.types import EmbeddedCase
@@ -24,11 +25,21 @@ class Writer:
     """``put`` finished cases; ``told`` hears each outcome, from the writer's thread, after its transaction is durable.
 
     The first error stops all writing and is raised by the next ``put`` or at its end: nothing is lost in silence.
+    ``patience``: with a database server that is away. A batch whose commit was kept although its answer was lost is
+    then told as "unchanged".
     """
 
-    def __init__(self, gallery: Gallery, told: Callable[[Finished, Outcome], None], *, replace: bool = False) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        told: Callable[[Finished, Outcome], None],
+        patience: Patience,
+        *,
+        replace: bool = False,
+    ) -> None:
         self._gallery = gallery
         self._told = told
+        self._patience = patience
         self._replace = replace
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=2 * BATCH_CASES)
         self._error: BaseException | None = None
@@ -42,6 +53,8 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Commit what is waiting, even after an interrupt: finished work is kept."""
+        if kind is not None:
+            self._patience.lose()
         self._queue.put(None)
         self._thread.join()
         if error is None and self._error is not None:
@@ -80,6 +93,7 @@ class Writer:
         return batch, True
 
     def _commit(self, batch: list[_Waiting]) -> None:
-        outcomes = self._gallery.add([embedded for _, embedded in batch], replace=self._replace)
+        cases = [embedded for _, embedded in batch]
+        outcomes = self._patience.outlast(lambda: self._gallery.add(cases, replace=self._replace))
         for (finished, _), outcome in zip(batch, outcomes, strict=True):
             self._told(finished, outcome)

@@ -4,12 +4,11 @@ Every write transaction takes the writer lock before its first statement: BEGIN 
 PostgreSQL, which is let go only after the commit is visible. So commits happen one after the other, and whatever the
 counters in ``gallery`` hand out appears in ascending order.
 
-Driver errors are translated here, at the border; nothing above this module knows the driver's exceptions.
+Driver errors are translated here, at the border (``driver_errors``); nothing above knows the driver's exceptions.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +18,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from retrieval.errors import ConflictError, MissingExtra, StorageFull, StoreError, UsageError
+from retrieval.driver_errors import BUSY_SECONDS, translated
+from retrieval.errors import ConflictError, MissingExtra, UsageError
 
-BUSY_SECONDS = 30
 PAGE_BYTES = 16384  # seven 512-d vectors a page; with SQLite's 4096 each would have a page of its own
 WRITER_LOCK = 0x70726563  # any number will do, as long as every writer uses the same
 
@@ -32,14 +30,13 @@ OLD_READER = (
     "Somebody reads a state of the database from before the deletion, a backup perhaps, and what was deleted is kept "
     "on disk for that: try again when it is over."
 )
-SQLITE_SENTENCES = {
-    sqlite3.SQLITE_BUSY: f"The database was busy for {BUSY_SECONDS} seconds: another process is writing. Try again.",
-    sqlite3.SQLITE_LOCKED: "The database is locked by another statement. Try again.",
-    sqlite3.SQLITE_CORRUPT: "The database file is damaged: restore it from your backup.",
-    sqlite3.SQLITE_NOTADB: "The database file is not an SQLite database: restore it from your backup.",
-    sqlite3.SQLITE_READONLY: "The database can't be written: check the owner and mode of the data directory.",
-    sqlite3.SQLITE_CANTOPEN: "The database file can't be opened: check that the data directory exists and its mode.",
-    sqlite3.SQLITE_IOERR: "The disk failed under the database (input/output error): check the disk, then try again.",
+# A server that vanished without a word: noticed within this, on either side, rather than after hours.
+TCP_LIMITS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds; the others are seconds
 }
 
 
@@ -158,7 +155,8 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        engine = create_engine(url, pool_pre_ping=True, **options)
+        unstated = {name: value for name, value in TCP_LIMITS.items() if name not in url.query}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=unstated, **options)
     except (ImportError, NoSuchModuleError) as error:
         raise MissingExtra("psycopg", "postgres") from error
     event.listen(engine, "connect", _prepare_postgres)
@@ -189,6 +187,8 @@ def _begin_sqlite(connection: Connection) -> None:
 def _prepare_postgres(raw: Any, _: object) -> None:
     with raw.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+        # The server too must notice when the machine of a writer is gone, or the writer lock would stay with it.
+        cursor.execute("SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3")
     raw.commit()
 
 
@@ -196,43 +196,3 @@ def _choose_format(_: Connection, cursor: Any, __: str, ___: Any, context: Any, 
     """With ``precedent_binary``, results travel as bytes rather than as text: half the size for vectors."""
     if context is not None and context.execution_options.get("precedent_binary"):
         cursor.format = 1  # psycopg.pq.Format.BINARY
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn driver errors into our own sentences, without the driver's text, which may quote stored data."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise driver_error(error.orig, lost=error.connection_invalidated) from error
-    except PoolTimeout as error:
-        raise StoreError("All database connections are in use: try again, or run more workers.") from error
-
-
-def driver_error(cause: BaseException | None, *, lost: bool = False) -> StoreError:
-    """An error of sqlite3 or psycopg as our own; ``lost``: the connection went with it."""
-    if isinstance(cause, sqlite3.Error):
-        extended = getattr(cause, "sqlite_errorcode", 0)
-        code = extended & 0xFF  # the low byte is the primary code
-        if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
-            return _full()  # the second: no room for the few KB of shared memory that readers need as well
-        return StoreError(SQLITE_SENTENCES.get(code, _refused(cause)))
-    state = getattr(cause, "sqlstate", None) or ""
-    if state == "53100":
-        return _full()
-    if state == "55P03":
-        return StoreError(SQLITE_SENTENCES[sqlite3.SQLITE_BUSY])
-    if not state or state[:2] in {"08", "57"} or lost:
-        return StoreError("The database server can't be reached or closed the connection: check it, then try again.")
-    return StoreError(_refused(cause, state))
-
-
-def _full() -> StorageFull:
-    return StorageFull(
-        "No space is left for the database: free some and try again. What was acknowledged before is safe."
-    )
-
-
-def _refused(cause: BaseException | None, state: str = "") -> str:
-    kind = type(cause).__name__
-    return f"The database refused the operation ({kind}{' ' + state if state else ''}); nothing of it was kept."

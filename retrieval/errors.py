@@ -11,6 +11,7 @@ PrecedentError
 ├── FingerprintMismatch     vectors of two encoders would have met (exit code 2, HTTP 409)
 ├── MissingExtra            an optional library is absent; names the extra to install (exit code 2, HTTP 501)
 └── StoreError              the data directory or the database (exit code 2, HTTP 503)
+    ├── DatabaseAway        its server can't be reached just now
     ├── EncoderChanged      the gallery was embedded anew since it was opened
     ├── CorruptIndex        an index file is not what its manifest says
     ├── StoreTooNew         written by a newer Precedent
@@ -89,6 +90,13 @@ class MissingExtra(PrecedentError):
 
 class StoreError(PrecedentError):
     """The data directory or the database can't be used as it is."""
+
+
+class DatabaseAway(StoreError):
+    """The database server can't be reached just now. What was under way was not acknowledged, and may be repeated.
+
+    A commit whose answer was lost may have been kept all the same; to commit it again is then answered "unchanged".
+    """
 
 
 class EncoderChanged(StoreError):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
-from retrieval.database import Database, lock, translated
+from retrieval.database import Database, lock
+from retrieval.driver_errors import translated
 from retrieval.errors import StoreError, StoreTooNew
 from retrieval.schema import REVISION, VERSION_TABLE
 

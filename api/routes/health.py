@@ -16,7 +16,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/livez", response_model=Health)
-def livez() -> Health:
+async def livez() -> Health:  # needs no thread: all of them may be waiting for a database server
     """The process answers."""
     return Health(status="ok")
 

@@ -32,6 +32,8 @@ from retrieval.encoders.paths.prepare import choose_while_encoding
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 
+AWAY_SECONDS = 60.0  # a database server may be restarted while a folder is indexed
+
 
 class Precision(StrEnum):
     """How networks are run."""
@@ -94,7 +96,9 @@ def index(
     settings = settings_of(home, encoder=encoder, pooling=pooling, workers=workers, precision=precision)
     table = LabelTable.read(labels) if labels else None
     with Gallery.open(settings, create=not dry_run) as gallery:
-        options = Options(labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run)
+        options = Options(
+            labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run, patience=AWAY_SECONDS
+        )
         report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes, cluster=cluster)
         generation = "" if dry_run or report.interrupted else freshen(gallery)
         if not report.files and not report.interrupted:

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Integer, Table, delete, func, select, text
 
-from retrieval.database import Database, driver_error, translated
+from retrieval.database import Database
+from retrieval.driver_errors import driver_error, translated
 from retrieval.errors import StoreError
 from retrieval.revisions import prepare, revision
 from retrieval.schema import REVISION, gallery, metadata
