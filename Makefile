@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := faiss-cpu,onnx
-ALL_EXTRAS := $(EXTRAS),postgres,milvus,milvus-lite,milvus-server,transformers,openvino,ray,dev
+ALL_EXTRAS := $(EXTRAS),postgres,milvus,milvus-lite,milvus-server,transformers,openvino,ray,bench,dev
 STAMP := $(VENV)/.installed
 ALL := $(VENV)/.installed-all
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
@@ -50,7 +50,7 @@ bench: $(ALL)
 	$(BIN)/python -m benchmarks.bench_encoders
 
 bench-search: $(ALL)
-	$(BIN)/python -m benchmarks.bench_search
+	$(BIN)/python -m benchmarks.report search
 
 evaluate: $(ALL)
 	$(BIN)/python -m benchmarks.evaluate_sets

@@ -26,6 +26,7 @@ SECTIONS = {
     "opening": "benchmarks.bench_open",
     "indexing": "benchmarks.bench_indexing",
     "encoders": "benchmarks.bench_encoders",
+    "search": "benchmarks.bench_search --plot docs/search.svg",
 }
 
 
@@ -38,11 +39,13 @@ def machine() -> str:
     )
 
 
-def measured(module: str) -> str:
+def measured(command: str) -> str:
     """What a benchmark prints, and whether it met its target; SystemExit when it printed nothing."""
-    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode and "|" not in done.stdout:
-        raise SystemExit(f"{module} ended with exit code {done.returncode}; its section stays as it was.")
+        raise SystemExit(f"{command} ended with exit code {done.returncode}; its section stays as it was.")
     verdict = "\n\nThis run missed the target stated." if done.returncode else ""
     return done.stdout.strip() + verdict
 
@@ -59,10 +62,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     for name in parser.parse_args().sections:
-        module = SECTIONS[name]
-        output = measured(module)
+        command = SECTIONS[name]
+        output = measured(command)
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        said = f"`python -m {module}`, {today}, {machine()}.\n\n{output}"
+        said = f"`python -m {command}`, {today}, {machine()}.\n\n{output}"
         PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), name, said), encoding="utf-8")
         print(f"Wrote the section '{name}' of docs/{PAGE.name}.")
     return 0

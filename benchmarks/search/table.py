@@ -1,0 +1,40 @@
+"""What was measured, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.search.measure import CLIENTS, ENOUGH, Line, Measured
+from benchmarks.search.scopes import Scope
+from benchmarks.search.trial import Left
+
+_HEAD = f"| plan | effort | recall@10 | p50 ms | p99 ms | queries/s, 1 client | {CLIENTS} clients | batch |"
+
+
+def tables(found: Sequence[Measured], left: Sequence[Left], scopes: Sequence[Scope], count: int) -> str:
+    """What each takes, then a table for each scope, then who took no part."""
+    parts = [
+        "| plan | build s | bytes/vector held in memory | bytes/vector read from disk |\n|---|---|---|---|\n"
+        + "\n".join(
+            f"| {each.name} | {each.build_seconds:.1f} | {_per(each.held, count)} | {_per(each.stored, count)} |"
+            for each in found
+        )
+    ]
+    for scope in scopes:
+        title = scope.name if scope.allowed is None else f"{scope.name} may be returned"
+        rows = [_row(each.name, each.lines[scope.number]) for each in found]
+        parts.append(f"{title[0].upper()}{title[1:]}:\n\n{_HEAD}\n|{'---|' * 8}\n" + "\n".join(rows))
+    parts += [f"Without {each.name}: {each.reason}." for each in left]
+    return "\n\n".join(parts)
+
+
+def _row(name: str, line: Line) -> str:
+    short = "" if line.recall >= ENOUGH else " (short)"
+    return (
+        f"| {name} | {line.effort} | {line.recall:.4f}{short} | {line.median:.2f} | {line.tail:.2f} | "
+        f"{line.alone:.0f} | {line.many:.0f} | {line.batch:.0f} |"
+    )
+
+
+def _per(total: float | None, count: int) -> str:
+    return "not told" if total is None else f"{total / count:.0f}"
