@@ -18,7 +18,8 @@ Vector = npt.NDArray[np.float32]
 
 def directions(count: int, seed: int) -> npt.NDArray[np.float32]:
     rows = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 SHARED = directions(16, 1)  # few, so that equal similarities, which go by key, are common
@@ -102,8 +103,8 @@ class Expected:
     def only(self, case_ids: Collection[str]) -> Expected:
         """What is expected where nothing else is on file."""
         kept = [case_id for case_id in self.cases if case_id in case_ids]
-        cases, vectors = ({name: of[name] for name in kept} for of in (self.cases, self.vectors))
-        return replace(self, cases=cases, vectors=vectors)
+        cases = {case_id: self.cases[case_id] for case_id in kept}
+        return replace(self, cases=cases, vectors={case_id: self.vectors[case_id] for case_id in kept})
 
     # writing
 
