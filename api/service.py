@@ -25,6 +25,7 @@ from retrieval.types import GalleryState, Image
 FRAME_CACHE_BYTES = 256 << 20
 PNG_CACHE_BYTES = 64 << 20
 WAITING = 16  # heavy requests that may wait for a slot
+SEARCHES = 32  # that may wait for a core: each takes milliseconds, and waits for no decoding
 UPLOADS = 16  # bodies that may stream in at once
 
 FrameKey = tuple[str, int]  # (content hash, slice)
@@ -40,6 +41,7 @@ class Service:
         self.scratch = scratch
         self.metrics = metrics
         self.heavy = Capacity(running=cores, waiting=WAITING)
+        self.searching = Capacity(running=cores, waiting=SEARCHES)
         self.uploading = Capacity(running=UPLOADS, waiting=0)
         self.frames: ByteCache[FrameKey, Image] = ByteCache(FRAME_CACHE_BYTES)
         self.pngs: ByteCache[str, bytes] = ByteCache(PNG_CACHE_BYTES)

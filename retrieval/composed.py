@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from retrieval.errors import UsageError
 from retrieval.fusion import Fused, compose, reciprocal_rank
-from retrieval.live import Snapshot
 from retrieval.planner import Plan
+from retrieval.snapshot import Snapshot
 from retrieval.types import Composition, Embedding, Fusion, HitParts, Keys, Query, Yardstick
 
 RANKS_PLAN = "exact-ranks"

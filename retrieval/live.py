@@ -1,132 +1,30 @@
 """The index as it is now: the live generation, the exact delta of what came since, and the tombstones.
 
-Every process replays the catalog by key, so each reads its own and the others' writes. Searching threads never lock:
-they work on an immutable ``Snapshot`` that ``refresh`` replaces in one assignment.
+Every process replays the catalog by key, so each reads its own and the others' writes. Searching threads work on an
+immutable ``Snapshot`` that is replaced in one assignment; they lock only to catch up.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from retrieval.errors import CorruptIndex, EncoderChanged, StoreError
 from retrieval.generations import generations_folder, open_generation, stamp
 from retrieval.heads import Heads
-from retrieval.indexes import scan
-from retrieval.indexes.base import VectorIndex
-from retrieval.indexes.exact import ExactIndex
-from retrieval.indexes.rows import Rows
-from retrieval.planner import OVERFETCH, Plan, combine
+from retrieval.planner import Plan
 from retrieval.replay import VectorSource, live_space, replay
+from retrieval.snapshot import NO_KEYS, Snapshot, before_any, present
 from retrieval.space import Space
 from retrieval.types import Keys, Similarities, UnitRows
 
-NO_KEYS: Keys = np.empty(0, np.int64)
-SCORED = 8192  # vectors copied together when everything is scored
+OneState = Callable[[], AbstractContextManager[None]]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One state of the gallery's vectors; never changes. ``base``: the generation's index, or None.
-
-    ``space``: where base and delta lie and queries must be placed. It belongs to ``heads.generation``, also when that
-    is damaged and all vectors are in the delta.
-
-    ``base_dead`` and ``delta_dead``: deleted keys that are still in there, sorted. ``tombstone``: the last one applied.
-    ``stamp``: of the generation's files, from before they were checked.
-    """
-
-    heads: Heads
-    base: VectorIndex | None
-    delta: ExactIndex
-    base_dead: Keys
-    delta_dead: Keys
-    tombstone: int
-    space: Space
-    damaged: str = ""
-    stamp: tuple[tuple[str, int, int, int], ...] = ()
-
-    def __len__(self) -> int:
-        base = 0 if self.base is None else len(self.base) - len(self.base_dead)
-        return base + len(self.delta) - len(self.delta_dead)
-
-    @property
-    def generation(self) -> str:
-        """The live generation's name; "" when there is none or it is damaged."""
-        return "" if self.base is None else self.heads.generation
-
-    def search(
-        self, queries: UnitRows, k: int, allowed: Keys | None = None, excluded: Keys = NO_KEYS
-    ) -> tuple[Keys, Similarities, Plan]:
-        """Keys int64 [q, k], similarities float32 [q, k], best first, ties by key, padded with -1 and -inf; the plan.
-
-        ``allowed``: only these keys (sorted, unique); ``excluded``: none of these. Both cost no recall.
-        """
-        excluded = np.unique(np.asarray(excluded, dtype=np.int64))
-        parts = [_Part(self.delta, self.delta_dead)]
-        if self.base is not None:
-            parts.insert(0, _Part(self.base, self.base_dead))
-        answers = [part.search(queries, k, allowed, excluded) for part in parts]
-        keys, sims = scan.merge([(found, scores) for found, scores, _ in answers], k)
-        plans = [plan if len(part.index) else None for part, (_, _, plan) in zip(parts, answers, strict=True)]
-        return keys, sims, combine(plans[0], plans[-1] if len(plans) > 1 else None)
-
-    def score(
-        self, queries: UnitRows, allowed: Keys | None = None, excluded: Keys = NO_KEYS
-    ) -> tuple[Keys, Similarities]:
-        """Everything that may be returned, ascending int64 [n], with its exact similarities, float32 [q, n].
-
-        Reads every such vector once, whatever the index; ``allowed`` and ``excluded`` as in ``search``.
-        """
-        parts = [_Part(self.delta, self.delta_dead)]
-        if self.base is not None:
-            parts.insert(0, _Part(self.base, self.base_dead))
-        scored = [part.score(queries, allowed, excluded) for part in parts]
-        keys = np.concatenate([found for found, _ in scored])
-        order = np.argsort(keys)
-        return keys[order], np.concatenate([sims for _, sims in scored], axis=1)[:, order]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One index of a snapshot with the deleted keys that it still holds."""
-
-    index: VectorIndex
-    dead: Keys
-
-    def score(self, queries: UnitRows, allowed: Keys | None, excluded: Keys) -> tuple[Keys, Similarities]:
-        keys = self.index.keys()
-        if allowed is not None:
-            keys = keys[_member(keys, np.unique(allowed))]
-        keys = keys[~_member(keys, _union(self.dead, np.unique(excluded)))]
-        sims = np.empty((len(queries), len(keys)), np.float32)
-        for start in range(0, len(keys), SCORED):
-            block = slice(start, start + SCORED)
-            rows = self.index.vectors(keys[block])
-            for n, query in enumerate(queries):
-                sims[n, block] = scan.similarities(query, rows)
-        return keys, sims
-
-    def search(
-        self, queries: UnitRows, k: int, allowed: Keys | None, excluded: Keys
-    ) -> tuple[Keys, Similarities, Plan]:
-        dropped = _union(self.dead, excluded)
-        if allowed is None and len(dropped) > OVERFETCH:
-            allowed = self.index.keys()
-        if allowed is not None:
-            allowed = allowed[_member(allowed, self.index.keys()) & ~_member(allowed, dropped)]
-            return *self.index.search(queries, k, allowed), self.index.plan(len(allowed))
-        keys, sims = self.index.search(queries, k + len(dropped))
-        if len(dropped):
-            keys, sims = _drop(keys, sims, dropped)
-        return keys[:, :k], sims[:, :k], self.index.plan()
 
 
 class LiveIndex:
@@ -144,7 +42,7 @@ class LiveIndex:
         self._root = generations_folder(home)
         self._stored = Space(fingerprint, dim)
         self._refreshing = threading.Lock()
-        self._snapshot = _nothing(self._stored)
+        self._snapshot = before_any(self._stored)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -179,16 +77,41 @@ class LiveIndex:
         EncoderChanged when the gallery was embedded anew: vectors of the two encoders never meet.
         """
         snapshot = self._snapshot
-        if self._source.heads() == snapshot.heads and not self._touched(snapshot):
+        if self._is_of(self._source.heads(), snapshot):
             return snapshot
         with self._refreshing:
-            heads, snapshot = self._source.heads(), self._snapshot
-            self._check_encoder(heads)
-            if self._touched(snapshot):
-                snapshot = replace(snapshot, heads=Heads(), base=None)  # opened anew, and found damaged or sound
-            if heads != snapshot.heads:
-                self._snapshot = self._caught_up(snapshot, heads)
-            return self._snapshot
+            return self._follow()
+
+    @contextmanager
+    def agreeing(self, one_state: OneState) -> Iterator[Snapshot]:
+        """As ``refresh``; and what is read within, by this thread, is of the very state that the snapshot is of.
+
+        So a case that is found can be read, and whom a filter selects can be found, whatever others write meanwhile.
+        ``one_state`` holds one state of the catalog for as long as it is open.
+        """
+        with one_state():
+            snapshot = self._snapshot
+            if self._is_of(self._source.heads(), snapshot):
+                yield snapshot
+                return
+        with ExitStack() as state:
+            with self._refreshing:  # begun in here: else another thread might put a later state in between
+                state.enter_context(one_state())
+                snapshot = self._follow()
+            yield snapshot
+
+    def _is_of(self, heads: Heads, snapshot: Snapshot) -> bool:
+        return heads == snapshot.heads and not self._touched(snapshot)
+
+    def _follow(self) -> Snapshot:
+        """To be called while ``_refreshing``."""
+        heads, snapshot = self._source.heads(), self._snapshot
+        self._check_encoder(heads)
+        if self._touched(snapshot):
+            snapshot = replace(snapshot, heads=Heads(), base=None)  # opened anew, and found damaged or sound
+        if heads != snapshot.heads:
+            self._snapshot = self._caught_up(snapshot, heads)
+        return self._snapshot
 
     def _check_encoder(self, heads: Heads) -> None:
         if heads.encoder and heads.encoder != self._stored.fingerprint:
@@ -213,15 +136,15 @@ class LiveIndex:
             old,
             heads=heads,
             delta=delta,
-            base_dead=old.base_dead if old.base is None else _present(old.base, old.base_dead, dead),
-            delta_dead=_present(delta, old.delta_dead, dead),
+            base_dead=old.base_dead if old.base is None else present(old.base, old.base_dead, dead),
+            delta_dead=present(delta, old.delta_dead, dead),
             tombstone=int(numbers[-1]) if len(numbers) else old.tombstone,
         )
 
     def _start(self, heads: Heads) -> Snapshot:
         """The state a generation was published in, or nothing at all: the rest is replayed from there."""
         space = live_space(self._source, self._stored, heads)
-        nothing = _nothing(space)
+        nothing = before_any(space)
         if not heads.generation:
             return nothing
         before = stamp(self._root, heads.generation)
@@ -243,36 +166,3 @@ class LiveIndex:
             tombstone=facts.last_tombstone,
             stamp=before,
         )
-
-
-def _nothing(space: Space) -> Snapshot:
-    return Snapshot(Heads(), None, ExactIndex(Rows.empty(space.dim)), NO_KEYS, NO_KEYS, 0, space)
-
-
-def _present(index: VectorIndex, already: Keys, dead: Keys) -> Keys:
-    """``already`` and those of ``dead`` that the index holds, sorted."""
-    if not len(dead):
-        return already
-    return _union(already, np.unique(dead[_member(dead, index.keys())]))
-
-
-def _union(one: Keys, other: Keys) -> Keys:
-    if not len(other):
-        return one
-    return np.union1d(one, other) if len(one) else other
-
-
-def _member(keys: Keys, of: Keys) -> npt.NDArray[np.bool_]:
-    """For each key whether it is in ``of`` (sorted)."""
-    if not len(of):
-        return np.zeros(len(keys), bool)
-    found: npt.NDArray[np.bool_] = of[np.minimum(np.searchsorted(of, keys), len(of) - 1)] == keys
-    return found
-
-
-def _drop(keys: Keys, sims: Similarities, dropped: Keys) -> tuple[Keys, Similarities]:
-    """Move what is dropped to the end of its row as padding; the order of the rest stays."""
-    gone = _member(keys, dropped)
-    keys, sims = np.where(gone, scan.NO_KEY, keys), np.where(gone, np.float32(scan.NO_SIMILARITY), sims)
-    order = np.argsort(gone, axis=1, kind="stable")
-    return np.take_along_axis(keys, order, axis=1), np.take_along_axis(sims, order, axis=1)

@@ -19,7 +19,7 @@ from retrieval.catalog import Catalog
 from retrieval.errors import StoreError
 from retrieval.generations import check_generation, generations_folder
 from retrieval.heads import Heads
-from retrieval.live import LiveIndex, Snapshot
+from retrieval.live import LiveIndex
 from retrieval.replay import live_space, replay
 from retrieval.shadow_figures import (
     Answers,
@@ -35,6 +35,7 @@ from retrieval.shadow_figures import (
     rank_correlation,
     recall,
 )
+from retrieval.snapshot import Snapshot
 from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 

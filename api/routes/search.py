@@ -42,7 +42,7 @@ def search(form: ReaderForm) -> SearchAnswer:
     asked = form.fields(SearchForm)
     filters = filter_of(asked.filters)
     query, told = _query(service, form, asked)
-    with service.heavy.slot():
+    with service.searching.slot():
         result = service.gallery.search(
             query,
             k=asked.k,
@@ -114,7 +114,7 @@ def similar(
     service = caller.service
     query, told = _stored(service.gallery, case_id)
     wanted = filter_of(filters)
-    with service.heavy.slot():
+    with service.searching.slot():
         result = service.gallery.search(
             query, k=k, filters=wanted, same_patient=same_patient, group=group, rerank=rerank
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +48,10 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def one_state(self) -> AbstractContextManager[None]:
+        """All that this thread reads of the catalog within is of one moment."""
+        return self.database.one_state()
 
     def binding(self) -> Binding | None:
         """The encoder this gallery belongs to now, or None while it has none."""
