@@ -30,9 +30,11 @@ from retrieval.errors import (
     StoreError,
     UsageError,
 )
+from retrieval.storage import FULL, storage_error
 
 MEDIA_TYPE = "application/problem+json"
 URN = "urn:precedent:problem:"
+FAILING = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,11 @@ def _where(loc: Iterable[Any]) -> str:
 
 
 def on_os_error(request: Request, error: Exception) -> JSONResponse:
-    """A full disk is 507; anything else of the operating system is unforeseen."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        detail = "There is no space left for this request: free space on the data directory's disk, then try again."
-        return render(request, BY_STATUS[507], detail)
+    """A full disk is 507, one that fails 503; anything else of the operating system is unforeseen."""
+    if isinstance(error, OSError) and error.errno in FULL | FAILING:
+        return on_precedent_error(
+            request, storage_error(error, "This request can't be put on the data directory's disk")
+        )
     raise error  # unforeseen: the outermost guard logs it and answers 500
 
 

@@ -56,6 +56,7 @@ class Rebuilding:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rebuild")
         self._stopping = threading.Event()
         self._patience = Patience(AWAY_SECONDS)
+        self._untold: tuple[int, Ending] | None = None
 
     def close(self) -> None:
         """Give up what runs; the live generation stays, the job says that it was interrupted."""
@@ -72,6 +73,7 @@ class Rebuilding:
         name, options = split_backend(order.backend)
         index_type(name).create(self._gallery.state().dim, options)
         target = self._target(order)
+        self._tell_late()
         job = self._jobs.begin(KIND, total=len(self._gallery))
         self._thread.submit(self._run, job, order, target)
         return job
@@ -87,10 +89,12 @@ class Rebuilding:
         return target
 
     def job(self, job_id: int) -> Job:
+        self._tell_late()
         return self._jobs.job(job_id)
 
     def all(self) -> list[Job]:
         """The newest first."""
+        self._tell_late()
         return [job for job in self._jobs.list_jobs() if job.kind == KIND]
 
     def take_back(self, job_id: int) -> str:
@@ -105,20 +109,42 @@ class Rebuilding:
         return rollback(self._gallery).name
 
     def _run(self, job: Job, order: Order, target: Target | None) -> None:
+        """A job whose end is not on file would seem to run for as long as this process does, and keep others away."""
+        ending = self._ending(job, order, target)
         try:
-            result, refusal, told = self._anew(job, order, target) if target else self._from_stored(job, order)
-            found = json.dumps(asdict(result))
-            if refusal and not order.dry_run:
-                self._patience.outlast(lambda: self._jobs.fail(job.id, refusal, found))
-            else:
-                self._patience.outlast(lambda: self._jobs.finish(job.id, found, told))
+            self._patience.outlast(lambda: self._end(job.id, ending))
         except PrecedentError as error:
-            self._fail(job.id, str(error))
+            log.error("rebuild %d has ended, which can't be noted yet: %s", job.id, error)
+            self._untold = (job.id, ending)
+
+    def _ending(self, job: Job, order: Order, target: Target | None) -> Ending:
+        try:
+            return self._anew(job, order, target) if target else self._from_stored(job, order)
+        except PrecedentError as error:
+            return Ending(str(error), failed=True)
         except Exception as error:  # noqa: BLE001 - a thread's last border: the job must not seem to run for ever
             log.error("rebuild %d failed with %s", job.id, type(error).__name__)
-            self._fail(job.id, f"The rebuild failed unexpectedly ({type(error).__name__}); the live generation stays.")
+            told = f"The rebuild failed unexpectedly ({type(error).__name__}); the live generation stays."
+            return Ending(told, failed=True)
 
-    def _from_stored(self, job: Job, order: Order) -> tuple[Result, str, str]:
+    def _end(self, job_id: int, ending: Ending) -> None:
+        """Note how a rebuild ended; to do so again changes nothing."""
+        if self._jobs.job(job_id).state is not JobState.RUNNING:
+            return
+        result = json.dumps(asdict(ending.result)) if ending.result else ""
+        if ending.failed:
+            self._jobs.fail(job_id, ending.message, result)
+            return
+        self._jobs.progress(job_id, ending.total, ending.total)
+        self._jobs.finish(job_id, result, ending.message)
+
+    def _tell_late(self) -> None:
+        """Note what could not be noted at its time, before anybody looks at the jobs."""
+        if untold := self._untold:
+            self._end(*untold)
+            self._untold = None
+
+    def _from_stored(self, job: Job, order: Order) -> Ending:
         note = self._noting(job)
         done = rebuild_compared(
             self._gallery,
@@ -128,10 +154,9 @@ class Rebuilding:
             progress=lambda vectors: note(vectors, job.total),
         )
         total = max(job.total, done.manifest.facts.count)
-        self._jobs.progress(job.id, total, total)
-        return _result(done, order), done.refusal, _told(done)
+        return _as_ordered(order, done.refusal, Ending(_told(done), total, _result(done, order)))
 
-    def _anew(self, job: Job, order: Order, target: Target) -> tuple[Result, str, str]:
+    def _anew(self, job: Job, order: Order, target: Target) -> Ending:
         """Embedded anew. Progress counts cases; the index and the comparison come after the last of them."""
         gallery, note = self._gallery, self._noting(job)
         if gallery.settings.precision == "auto":
@@ -147,13 +172,12 @@ class Rebuilding:
                 embedded=note,
                 built=lambda vectors: note(0, 0),
             )
-        if done.publication:
-            total = done.publication.manifest.facts.count
-            self._jobs.progress(job.id, total, total)
+        total = done.publication.manifest.facts.count if done.publication else job.total
         result = _result(done.publication, order) if done.publication else Result(dry_run=order.dry_run)
         cases = [(case.case_id, case.reason) for case in done.missing.listed[:MISSING]]
         result = replace(result, missing=len(done.missing.keys), missing_cases=cases)
-        return result, done.refusal, _told(done.publication) if done.publication else done.refusal
+        told = _told(done.publication) if done.publication else done.refusal
+        return _as_ordered(order, done.refusal, Ending(told, total, result))
 
     def _noting(self, job: Job) -> Callable[[int, int], None]:
         """Writes progress down every ``STEP`` or ``SECONDS``, which is also the job's sign of life; stops the work when
@@ -170,15 +194,10 @@ class Rebuilding:
 
         return note
 
-    def _fail(self, job_id: int, reason: str) -> None:
-        def note() -> None:
-            if self._jobs.job(job_id).state is JobState.RUNNING:
-                self._jobs.fail(job_id, reason)
 
-        try:
-            self._patience.outlast(note)  # or the job would seem to run for as long as this process does
-        except PrecedentError as error:
-            log.error("rebuild %d failed and so did noting it: %s", job_id, type(error).__name__)
+def _as_ordered(order: Order, refusal: str, ending: Ending) -> Ending:
+    """A refusal is a failure, but of a dry run it is the answer."""
+    return replace(ending, message=refusal, failed=True) if refusal and not order.dry_run else ending
 
 
 def _told(done: Publication) -> str:
@@ -204,6 +223,16 @@ class Result:
     report: dict[str, Any] | None = None
     missing: int = 0
     missing_cases: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a rebuild ended. ``message``: for people. ``total``: what it counted up to."""
+
+    message: str
+    total: int = 0
+    result: Result | None = None
+    failed: bool = False
 
 
 def result_of(job: Job) -> Result:

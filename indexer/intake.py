@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.events import CaseDone, Event, FileDone
-from indexer.keeping import KeptFolder
+from indexer.keeping import KeptFolder, tidying
 from indexer.labels import RowFacts
 from indexer.pipeline import Options, index_scans
 from indexer.report import CaseStatus, FileStatus
@@ -90,7 +90,8 @@ def delete_cases(gallery: Gallery, case_ids: Sequence[str]) -> list[str]:
     kept = KeptFolder(gallery)
     names = {name for case_id in case_ids for name in kept.names_of(case_id)}
     gone = gallery.delete(case_ids)
-    kept.remove(names)
+    with tidying():
+        kept.remove(names)
     return gone
 
 

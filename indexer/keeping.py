@@ -8,6 +8,7 @@ An upload holds the folder shared while its cases are on their way to the catalo
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import time
@@ -20,11 +21,14 @@ from indexer.embedder import Finished
 from indexer.originals import KEPT, seal, unseal
 from indexer.readers.kept import SUFFIX, write_kept
 from indexer.sources import Source
-from retrieval.errors import ConflictError, NotFoundError
+from retrieval.errors import ConflictError, NotFoundError, StoreError
 from retrieval.gallery import Gallery
+from retrieval.storage import make_directory, storing
 from retrieval.types import EmbeddedCase
 
 SWEEP_WAITS_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Upload:
@@ -40,9 +44,10 @@ class Upload:
         path = self._kept.folder / f"{case.case_id}-{secrets.token_hex(8)}{SUFFIX}"
         touched = self._touched.setdefault(case.case_id, set())
         touched |= {path.name} | self._kept.names_of(case.case_id)
-        write_kept(path, finished.images)
+        with storing("The pixels of an upload can't be kept"):
+            write_kept(path, finished.images)
+            size = path.stat().st_size
         sealed = seal(Source(path), KEPT, self._kept.gallery.secret)
-        size = path.stat().st_size
         files = tuple(replace(file, bytes=size, sealed_path=sealed) for file in embedded.files)
         number = {n: kept for kept, n in enumerate(finished.draft.chosen)}
         frames = tuple(replace(case.frames[n], file=0, frame=kept) for n, kept in number.items())
@@ -51,9 +56,13 @@ class Upload:
         return replace(embedded, case=replace(case, frames=frames), embedding=embedding, files=files)
 
     def settle(self) -> None:
-        """Remove what no case refers to, now that every case is committed or refused."""
+        """Remove what no case refers to, now that every case is committed or refused.
+
+        That is final: to fail here must not look as if it were not.
+        """
         for case_id, names in self._touched.items():
-            self._kept.remove(names - self._kept.names_of(case_id))
+            with tidying():
+                self._kept.remove(names - self._kept.names_of(case_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,8 @@ class KeptFolder:
     @contextmanager
     def upload(self) -> Iterator[Upload]:
         """To keep pixels within; on the way out, after an error too, nothing is left that no case refers to."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with storing("The folder of kept uploads can't be made"):
+            make_directory(self.folder)
         with self._held(fcntl.LOCK_SH):
             upload = Upload(self)
             try:
@@ -87,10 +97,11 @@ class KeptFolder:
         return {source.path.name for source, reader in places if reader == KEPT}
 
     def remove(self, names: Iterable[str]) -> int:
-        """Delete files of this folder; how many names there were."""
+        """Delete files of this folder; how many names there were. StoreError when one can't be deleted."""
         gone = sorted(names)
-        for name in gone:
-            (self.folder / name).unlink(missing_ok=True)
+        with storing("Kept pixels that no case refers to can't be removed"):
+            for name in gone:
+                (self.folder / name).unlink(missing_ok=True)
         return len(gone)
 
     def sweep(self) -> int:
@@ -104,12 +115,22 @@ class KeptFolder:
 
     @contextmanager
     def _held(self, how: int) -> Iterator[None]:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with storing("The folder of kept uploads can't be opened"):
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _lock(descriptor, how)
             yield
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def tidying() -> Iterator[None]:
+    """For what comes after the catalog has spoken: left for the next sweep when it can't be done now."""
+    try:
+        yield
+    except StoreError as error:
+        _log.warning("Kept pixels of no case may be left: precedent verify --repair removes them. %s", error)
 
 
 def _lock(descriptor: int, how: int) -> None:

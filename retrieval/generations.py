@@ -34,6 +34,7 @@ from retrieval.indexes import index_type
 from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.outside import discard
 from retrieval.manifest import MANIFEST_FILE, Facts, FileFact, Manifest
+from retrieval.storage import make_directory, sync_directory
 
 FOLDER = "generations"
 NAME = re.compile(r"g(\d{6,9})-[0-9a-f]{6}")
@@ -74,9 +75,7 @@ def embedding_anew(root: Path) -> Iterator[None]:
 @contextmanager
 def _held(root: Path, name: str, taken: str) -> Iterator[None]:
     with _translated():
-        if not root.is_dir():
-            root.mkdir(parents=True, exist_ok=True)
-            _fsync_directory(root.parent)
+        make_directory(root)
         lock = open(root / name, "ab")  # noqa: SIM115 - closed below
     with lock:
         try:
@@ -110,10 +109,10 @@ def _finish(root: Path, building: Path, facts: Facts) -> Manifest:
         file.write(manifest.to_bytes())
         file.flush()
         os.fsync(file.fileno())
-    _fsync_directory(building)
+    sync_directory(building)
     building.rename(root / name)
     try:
-        _fsync_directory(root)
+        sync_directory(root)
     except OSError:
         _remove(root / name)
         raise
@@ -245,14 +244,6 @@ def _entries(directory: Path) -> Iterator[Path]:
         yield from directory.iterdir()
     except FileNotFoundError:
         return
-
-
-def _fsync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from retrieval.errors import StoreError
+from retrieval.storage import sync_directory
 
 KEY_BYTES = 32
 
@@ -57,11 +58,7 @@ class Secret:
             return cls.open(path)
         finally:
             temporary.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
         return cls(key)
 
     def _derive(self, purpose: str) -> bytes:

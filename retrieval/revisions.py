@@ -11,6 +11,7 @@ from retrieval.database import Database, lock
 from retrieval.driver_errors import translated
 from retrieval.errors import StoreError, StoreTooNew
 from retrieval.schema import REVISION, VERSION_TABLE
+from retrieval.storage import make_directory, storing
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -22,7 +23,8 @@ def prepare(database: Database, *, create: bool) -> None:
     if path is not None and not path.exists():
         if not create:
             raise _no_gallery(database)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with storing("The data directory can't be made"):
+            make_directory(path.parent)
     with database.read() as connection:
         stored = revision(connection)
     if stored == REVISION:

@@ -1,14 +1,38 @@
-"""The operating system's errors about the data directory, as sentences of ours."""
+"""The data directory's disk: names that survive a power cut, and the operating system's errors as sentences of ours."""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from retrieval.errors import StorageFull, StoreError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def sync_directory(path: Path) -> None:
+    """On return the names in a directory have survived a power cut. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_directory(path: Path, mode: int = 0o777) -> None:
+    """The directory and those above it, where they are not there yet, on disk when this returns. Raises OSError.
+
+    ``mode``: of the directory itself.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(mode, exist_ok=True)
+    with suppress(PermissionError):  # above it may lie a directory that can't be listed
+        sync_directory(path.parent)
 
 
 def storage_error(error: OSError, what: str) -> StoreError:

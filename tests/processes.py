@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +80,15 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, log: Path, extra: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serving(
+    home: Path, log: Path, extra: Mapping[str, str] | None = None, command: Sequence[str] = (*COMMAND, "serve")
+) -> Iterator[Served]:
     """``precedent serve`` on a free port, stopped at the end by SIGTERM (unless it is gone already)."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", str(port)],
+            [*command, "--port", str(port)],
             stdout=errors, stderr=errors, env=environment(home, extra), start_new_session=True,
         )  # fmt: skip
     try:

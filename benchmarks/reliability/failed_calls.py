@@ -1,6 +1,6 @@
 """Every write, fsync and rename fails once: nothing is acknowledged falsely, and the old index keeps serving.
 
-    python -m benchmarks.reliability.failed_calls [--count 250] [--graph-cases 10000]
+    python -m benchmarks.reliability.failed_calls [--count 250] [--coded-cases 10000]
 
 Each step (``failed_steps``: commit, rebuild, backup, restore; ``failed_requests``: uploads, deletions and rebuilds over
 HTTP, and the service's start) is done again and again, and each time another one of its system calls that change a file
@@ -26,24 +26,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.reliability.failed_steps import Step, Told, steps
-from benchmarks.reliability.failing_calls import FAULTS, Fault, Faults
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One call that failed. ``refused``: how many actions were; ``wrong``: "" or why the point does not count."""
-
-    step: str
-    fault: Fault
-    nth: int
-    refused: int
-    wrong: str
+from benchmarks.reliability.failed_requests import KINDS, requests
+from benchmarks.reliability.failed_steps import Point, Step, Told, steps
+from benchmarks.reliability.failing_calls import FAULTS, Fault, Faults, spread
 
 
 def measure(step: Step, fault: Fault, count: int) -> Iterator[Point]:
@@ -54,7 +41,7 @@ def measure(step: Step, fault: Fault, count: int) -> Iterator[Point]:
         calls, point = _point(step, before, Path(folder) / "place", fault, 0)
         if point.wrong or point.refused:
             raise SystemExit(f"{step.name} fails with no fault at all: {point.wrong or 'it was refused'}")
-        for nth in np.unique(np.linspace(1, calls, min(count, calls), dtype=int)).tolist():
+        for nth in spread(calls, count):
             yield _point(step, before, Path(folder) / "place", fault, nth)[1]
 
 
@@ -99,28 +86,36 @@ def _in_a_process(step: Step, place: Path, fault: Fault, nth: int, faults: Fault
     return Told(fault, *json.loads(said))
 
 
+def points(asked: argparse.Namespace) -> Iterator[Iterator[Point]]:
+    """Of each step and kind of fault."""
+    for step in steps(asked.coded_cases):
+        if step.name.startswith(asked.only):
+            yield from (measure(step, fault, asked.count) for fault in FAULTS)
+    kinds = [kind for kind in KINDS if f"HTTP {kind}".startswith(asked.only)]
+    if kinds:
+        with requests() as service:
+            for kind in kinds:
+                yield from (service.measure(kind, fault, asked.count) for fault in FAULTS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=250, help="points of a step and kind of fault, at most")
-    parser.add_argument("--graph-cases", type=int, default=10_000, help="cases of the graph: from 10,000 it has one")
-    parser.add_argument("--only", default="", help="the step of this name")
+    parser.add_argument("--coded-cases", type=int, default=10_000, help="cases of fastscan: from 10,000 it has codes")
+    parser.add_argument("--only", default="", help="the steps whose names begin so")
     asked = parser.parse_args()
     logging.getLogger("retrieval").setLevel(logging.ERROR)  # that clearing up failed is no news here
     print("| step | fault | points | refused | wrong |\n|---|---|---|---|---|")
-    points: list[Point] = []
-    for step in steps(asked.graph_cases):
-        if not step.name.startswith(asked.only):
-            continue
-        for fault in FAULTS:
-            made = list(measure(step, fault, asked.count))
-            points += made
-            wrong = [point for point in made if point.wrong]
-            refused = sum(point.refused > 0 for point in made)
-            print(f"| {step.name} | {fault.name} | {len(made)} | {refused} | {len(wrong)} |", flush=True)
-            for point in wrong:
-                print(f"{point.step}, {point.fault.name}, call {point.nth}: {point.wrong}", file=sys.stderr)
-    short = sum(bool(point.wrong) for point in points)
-    print(f"{len(points)} points, {short} wrong")
+    total = short = 0
+    for made in points(asked):
+        found = list(made)
+        wrong = [point for point in found if point.wrong]
+        total, short = total + len(found), short + len(wrong)
+        refused = sum(point.refused > 0 for point in found)
+        print(f"| {found[0].step} | {found[0].fault.name} | {len(found)} | {refused} | {len(wrong)} |", flush=True)
+        for point in wrong:
+            print(f"{point.step}, {point.fault.name}, call {point.nth}: {point.wrong}", file=sys.stderr)
+    print(f"{total} points, {short} wrong")
     return int(short > 0)
 
 

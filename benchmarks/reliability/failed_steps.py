@@ -41,6 +41,17 @@ def still_ids(count: int) -> list[str]:
     return [f"still{n:011d}" for n in range(count)]
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One call that failed. ``refused``: how many actions were; ``wrong``: "" or why the point does not count."""
+
+    step: str
+    fault: Fault
+    nth: int
+    refused: int
+    wrong: str
+
+
 @dataclass(slots=True)
 class Told:
     """What the process that met the failing calls was told. ``broken``: what must never happen, in words."""
@@ -241,12 +252,12 @@ def findings(catalog: Catalog, home: Path) -> str:
         return str(error)
 
 
-def steps(graph_cases: int) -> list[Step]:
+def steps(coded_cases: int) -> list[Step]:
     return [
         Commits(),
         Publications("exact"),
         Publications("faiss:SQfp16"),
-        Publications("graph:dims=32,links=8,ef=64,take=48", graph_cases),
+        Publications("fastscan:dims=32,wide=64", coded_cases),
         Backups(),
         Restores(),
     ]

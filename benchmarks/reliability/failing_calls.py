@@ -63,6 +63,12 @@ FAULTS = (
 )
 
 
+def spread(calls: int, count: int) -> list[int]:
+    """Which calls are made to fail: all, or ``count`` of them spread evenly, the first and the last among them."""
+    count = min(count, calls)
+    return sorted({round(1 + n * (calls - 1) / max(1, count - 1)) for n in range(count)})
+
+
 class _Order(ctypes.Structure):
     """``struct order`` of the C source, field by field."""
 
@@ -101,7 +107,9 @@ class Faults:
 
     def obey(self) -> None:
         """From now on this process, all its threads and the processes it forks do as is ordered. Can't be undone."""
-        if refused := _library().obey(ctypes.byref(self._order)):
+        library = _library()
+        library.order = self._order  # which must live as long as the filter
+        if refused := library.obey(ctypes.byref(self._order)):
             raise Unavailable(f"system calls can't be filtered here: {os.strerror(refused)}")
 
     def arm(self, folder: Path, fault: Fault, nth: int) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from indexer.cli.console import Home, Json, out, print_json, settings_of
 from retrieval.access import AccessKeys, Scope
 from retrieval.catalog import Catalog
-from retrieval.storage import storing
+from retrieval.storage import make_directory, storing
 
 keys = typer.Typer(help="Access keys of the HTTP service.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ def create(
     """Make a key and print its token once. From then on every request needs one."""
     settings = settings_of(home)
     with storing("The data directory can't be made"):
-        settings.home.mkdir(parents=True, exist_ok=True)
+        make_directory(settings.home)
     with Catalog.open(settings.url, create=True) as catalog:  # a key comes before a service that others can reach
         token = AccessKeys(catalog.database).create_key(name, scope)
     if as_json:

@@ -14,7 +14,7 @@ from retrieval.access import AccessKeys
 from retrieval.catalog import Catalog
 from retrieval.errors import UsageError
 from retrieval.settings import Settings
-from retrieval.storage import storing
+from retrieval.storage import make_directory, storing
 
 
 def serve(
@@ -30,7 +30,7 @@ def serve(
 def start(settings: Settings) -> None:
     """Serve until Ctrl-C; where there is no gallery yet, an empty one to upload to."""
     with storing("The data directory can't be made"):
-        settings.home.mkdir(parents=True, exist_ok=True)
+        make_directory(settings.home)
     with Catalog.open(settings.url, create=True) as catalog:
         if not is_loopback(settings.host) and not _has_keys(catalog):
             raise UsageError(

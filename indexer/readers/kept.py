@@ -22,6 +22,7 @@ from indexer.readers.bytes import digest, open_source
 from indexer.sandbox.wire import WireError, frame_message, frame_of
 from indexer.sources import Scan, Source
 from retrieval.errors import RejectedInput
+from retrieval.storage import sync_directory
 from retrieval.types import Image
 
 SUFFIX = ".precedent"
@@ -77,7 +78,7 @@ def write_kept(path: Path, images: Iterable[Image], *, volumetric: bool = False)
             os.fsync(file.fileno())
         if count:
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_directory(path.parent)
         return count
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -99,14 +100,6 @@ def _write(file: BinaryIO, images: Iterable[Image], volumetric: bool) -> int:
     index = json.dumps({"volumetric": volumetric, "frames": frames}, allow_nan=False).encode()
     file.write(index + hashlib.sha256(index).digest() + len(index).to_bytes(8, "little"))
     return len(frames)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _index(stream: BinaryIO) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retrieval.backups.catalog_copy import copy_catalog, finish_copy, snapshot
 from retrieval.backups.manifest import CATALOG, KEY, BackupManifest, write_manifest
-from retrieval.backups.staging import entries, staging, sync_directories, sync_directory
+from retrieval.backups.staging import entries, staging, sync_directories
 from retrieval.catalog import Catalog
 from retrieval.catalog.generations import read_heads
 from retrieval.database import now
@@ -22,7 +22,7 @@ from retrieval.heads import Heads
 from retrieval.manifest import FileFact
 from retrieval.privacy import Secret
 from retrieval.schema import REVISION
-from retrieval.storage import storing
+from retrieval.storage import storing, sync_directory
 
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
 

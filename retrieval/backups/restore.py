@@ -14,7 +14,7 @@ from sqlalchemy import update
 
 from retrieval.backups.catalog_copy import finish_copy, is_vacant, load_catalog, vacate
 from retrieval.backups.manifest import CATALOG, KEY, BackupManifest, read_backup
-from retrieval.backups.staging import entries, staging, sync_directories, sync_directory
+from retrieval.backups.staging import entries, staging, sync_directories
 from retrieval.catalog import Catalog
 from retrieval.database import Database, now, parse_url
 from retrieval.errors import StoreError, UsageError
@@ -23,7 +23,7 @@ from retrieval.manifest import FileFact
 from retrieval.privacy import Secret
 from retrieval.publish import publish
 from retrieval.schema import jobs
-from retrieval.storage import storing
+from retrieval.storage import make_directory, storing, sync_directory
 from retrieval.verify import VerifyReport, verify
 
 CHUNK = 1 << 20
@@ -119,9 +119,7 @@ def _made(home: Path) -> Iterator[None]:
     """The directory, made for its owner only if it was not there, and then removed again should this fail."""
     missing = not home.exists()
     if missing:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        home.mkdir(mode=0o700)
-        sync_directory(home.parent)
+        make_directory(home, 0o700)
     try:
         yield
     except BaseException:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from retrieval.storage import sync_directory
+
 PREFIX = ".precedent-unfinished-"
 
 
@@ -55,14 +57,6 @@ def sync_directories(top: Path) -> None:
     """Fsync every directory from the leaves up to ``top`` itself; files are synced by who writes them."""
     for path, _, _ in os.walk(top, topdown=False):
         sync_directory(Path(path))
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _locked(parent: Path) -> tuple[Path, int]:
