@@ -20,8 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.evaluate_sets import default_sets
-from benchmarks.real_vectors import embedded, grown
 from benchmarks.search.contender import K
 from benchmarks.search.contenders import NAMES
 from benchmarks.search.measure import Measured
@@ -40,6 +38,9 @@ def real_vectors(stated: Path | None, encoder: str) -> UnitRows:
     """float32 [n, dim]; SystemExit where there are no images to make them of."""
     if stated:
         return np.asarray(np.load(stated), np.float32)
+    from benchmarks.evaluate_sets import default_sets
+    from benchmarks.real_vectors import embedded
+
     root = default_sets().parent
     folders = [root / "data", root / "volumes"]
     if not all(folder.is_dir() for folder in folders):
@@ -49,6 +50,8 @@ def real_vectors(stated: Path | None, encoder: str) -> UnitRows:
 
 def prepared(real: UnitRows, count: int, seconds: float, folder: Path) -> Trial:
     """The rows go to a file, so that this process does not hold them while others do."""
+    from benchmarks.real_vectors import grown  # here: the processes of contenders have no use for what it imports
+
     measured = grown(real, count)
     np.save(folder / "rows.npy", measured.rows)
     scopes = scopes_of(measured.rows)

@@ -95,6 +95,7 @@ def least_enough(efforts: Sequence[Effort], questions: Questions, scope: Scope) 
 def line_of(effort: Effort, questions: Questions, scope: Scope) -> Line:
     queries = questions.queries if scope.allowed is None else questions.queries[:WITHIN]
     with effort.client(scope) as search:
+        search(queries[:_WARM])
         started = time.perf_counter()
         found = search(queries)
         batch = len(queries) / (time.perf_counter() - started)
@@ -115,8 +116,8 @@ def line_of(effort: Effort, questions: Questions, scope: Scope) -> Line:
 
 def one_by_one(search: Search, queries: UnitRows, seconds: float) -> list[float]:
     """Milliseconds of each query, asked one after the other and by turns until time is up, at least ``FEW``."""
-    for n in range(min(_WARM, len(queries))):
-        search(queries[n : n + 1])
+    for n in range(_WARM):
+        search(queries[n % len(queries)][None])
     each: list[float] = []
     until = time.perf_counter() + seconds
     while len(each) < FEW or time.perf_counter() < until:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ _COLOURS = (
     "#D55E00",
     "#CC79A7",
     "#8A7000",
+    "#5D3A9B",
 )  # Okabe-Ito
-_MARKS = "os^Dvp*Xh"
+_MARKS = "os^Dvp*Xh<"
 
 
 def plot(found: Sequence[Measured], title: str, path: Path) -> None:
@@ -43,8 +44,8 @@ def plot(found: Sequence[Measured], title: str, path: Path) -> None:
                 "markersize": 4,
                 "lw": 1.2,
             }
-            _draw(rate, each.curve, [line.many for line in each.curve], each.name, style)
-            _draw(wait, each.curve, [line.median for line in each.curve], each.name, style)
+            _draw(rate, each, lambda line: line.many, style)
+            _draw(wait, each, lambda line: line.median, style)
         _axes(rate, f"queries/s, {CLIENTS} clients (up is better)")
         _axes(wait, "median ms of a query, 1 client (down is better)")
         figure.suptitle(title)
@@ -59,10 +60,17 @@ def shown(curve: Sequence[Line]) -> np.ndarray:
     return np.array([1 - line.recall <= _MOST for line in curve], bool)
 
 
-def _draw(axes: Any, curve: Sequence[Line], values: list[float], name: str, style: dict[str, Any]) -> None:
-    here = shown(curve)
-    missed = np.maximum([1 - line.recall for line in curve], _LEAST)
-    axes.plot(missed[here], np.array(values)[here], label=name, **style)
+def _draw(axes: Any, each: Measured, value: Callable[[Line], float], style: dict[str, Any]) -> None:
+    """A line over all efforts, a ring around the one that the tables have."""
+    here = [line for line, there in zip(each.curve, shown(each.curve), strict=True) if there]
+    axes.plot([_missed(line) for line in here], [value(line) for line in here], label=each.name, **style)
+    if shown(each.lines[:1]).all():
+        ring = style | {"marker": "o", "markersize": 9, "fillstyle": "none", "ls": "none"}
+        axes.plot([_missed(each.lines[0])], [value(each.lines[0])], **ring)
+
+
+def _missed(line: Line) -> float:
+    return max(1 - line.recall, _LEAST)
 
 
 def _axes(axes: Any, label: str) -> None:

@@ -51,7 +51,7 @@ def tried(name: str, trial: Trial) -> Measured | Left:
     if isinstance(error, Absent):
         return Left(name, str(error))
     if isinstance(error, BrokenProcessPool):
-        return Left(name, "its process ended before it was done, for want of memory as a rule")
+        return Left(name, "its process ended before it was done")
     traceback.print_exception(error)
     return Left(name, f"it failed with {type(error).__name__}")
 
