@@ -57,6 +57,7 @@ def publish(
     """
     root = generations_folder(home)
     with publishing(root):
+        _sweep(catalog, root)  # rebuilds that were killed again and again must not fill the disk
         built = _build(catalog, root, backend, adapter, progress)
         _flip(catalog, root, built, "")
         _forget(catalog, root, keep_previous)
@@ -105,6 +106,7 @@ def publish_compared(
     """
     root = generations_folder(home)
     with publishing(root):
+        _sweep(catalog, root)
         built = _build(catalog, root, backend, adapter, progress, takeover.fingerprint if takeover else "")
         try:
             report = _compared(catalog, home, built, progress)
@@ -268,7 +270,7 @@ def _checked_recall(index: VectorIndex, probes: UnitRows) -> float:
     if recall < MIN_RECALL:
         raise UsageError(
             f"The index {index.name}:{index.options} finds {recall:.3f} of the true {RECALL_AT} nearest neighbours, at "
-            f"least {MIN_RECALL} is required: raise nprobe (or ef and take of a graph), or use an index that goes "
+            f"least {MIN_RECALL} is required: raise nprobe (or probes and take of fastscan), or use an index that goes "
             "through everything."
         )
     return recall
@@ -315,7 +317,7 @@ def _forget(catalog: Catalog, root: Path, keep_previous: bool) -> None:
 
 
 def _sweep(catalog: Catalog, root: Path) -> None:
-    """Remove what was built in vain, as far as that is possible now."""
+    """Remove what was built in vain, here or by a process that was killed, as far as that is possible now."""
     try:
         sweep(root, {row.name for row in catalog.generations()})
     except StoreError as error:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from retrieval.errors import CorruptIndex, NotFoundError, StoreError, UsageError
 from retrieval.generations import check_generation, generations_folder
 from retrieval.indexes import index_type
 from retrieval.manifest import MANIFEST_FILE
-from retrieval.publish import publish, rollback
+from retrieval.publish import publish, publish_compared, rollback
 from retrieval.recall import measure_recall
 from tests.vector_cases import DIM, FINGERPRINT, commit_vectors, live_index, open_catalog, unit_rows
 
@@ -124,14 +124,31 @@ def test_a_damaged_vector_in_sql_is_not_published(catalog: Catalog, tmp_path: Pa
     assert directories(tmp_path) == []
 
 
+@pytest.mark.parametrize("rebuild", [publish, publish_compared])
+def test_what_a_killed_rebuild_left_is_gone_before_the_next_one_takes_room(
+    catalog: Catalog, tmp_path: Path, rebuild: Callable[..., object]
+) -> None:
+    commit_vectors(catalog, unit_rows(5))
+    first = publish(catalog, tmp_path, "exact")
+    dead = generations_folder(tmp_path) / ".building-0123456789ab"
+    unnamed = generations_folder(tmp_path) / "g000007-0123ab"
+    for left in (dead, unnamed):
+        left.mkdir()
+        (left / "rows.npy").write_bytes(bytes(1000))
+    seen: list[list[str]] = []
+    rebuild(catalog, tmp_path, "exact", progress=lambda _: seen.append(directories(tmp_path)))
+    assert not {dead.name, unnamed.name} & set(seen[0])
+    assert first.name in seen[0]
+
+
 def _publish_for_ever(home: Path, seed: int, started: Any) -> None:
     rng = np.random.default_rng(seed)
     with open_catalog(home) as catalog:
-        started.set()
         while True:
             rows = unit_rows(20, int(rng.integers(1 << 30)))
             commit_vectors(catalog, rows, first=catalog.heads().last_key + 1)
             publish(catalog, home, "faiss" if rng.random() < 0.5 else "exact")
+            started.set()
 
 
 def test_a_publisher_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path) -> None:
