@@ -27,7 +27,7 @@ class FileFact:
 class Facts:
     """What the builder knows: everything of a manifest that is not read off the finished files."""
 
-    backend: str  # "exact", "faiss", "graph", "milvus"
+    backend: str  # "exact", "faiss", "fastscan", "milvus"
     options: str  # in full, as the index states them
     dim: int
     fingerprint: str  # of the encoder

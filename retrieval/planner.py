@@ -5,16 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Measured on 100,000 x 512, one query, one thread: gathering the selected rows costs 0.4 ms at 1 %, 3.6 ms at 10 %,
-# 12 ms at 20 %; reading every row in order costs 14 ms whatever the selection.
-GATHER_BELOW = 0.2
-# A compressed scan that skips what is not selected costs 0.3 ms at 1 % and 2.3 ms at 20 %: gathering pays only for few.
-GATHER_BELOW_COMPRESSED = 0.01
-FEW = 1000  # so few rows are always gathered
-
-# Beside a graph, which answers in half a millisecond: gathering so many whole rows takes as long.
-FEW_BESIDE_A_GRAPH = 500
-
 # Dropping d known keys from an answer costs d more results to fetch; past this, naming the rest is cheaper.
 OVERFETCH = 1024
 
@@ -31,6 +21,23 @@ class Plan:
     exhaustive: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """Of how many selected rows it pays to copy them together and score them exactly: ``few``, or that share of all."""
+
+    few: int
+    share: float
+
+
+# Measured on 100,000 x 512, one query, one thread: gathering the selected rows costs 0.4 ms at 1 %, 3.6 ms at 10 %,
+# 12 ms at 20 %; reading every row in order costs 14 ms whatever the selection.
+PLAIN = Gathering(1000, 0.2)
+# A compressed scan that skips what is not selected costs 0.3 ms at 1 % and 2.3 ms at 20 %.
+COMPRESSED = Gathering(1000, 0.01)
+# All 200,000 short codes are gone through in less than a millisecond, which is what gathering so many rows takes.
+CODED = Gathering(500, 0.0)
+
+
 class Scan(StrEnum):
     """What to do with the vectors that may be returned."""
 
@@ -39,28 +46,11 @@ class Scan(StrEnum):
     MASK = "mask"  # go through the index, every list of it, skipping what is not selected
 
 
-def choose_scan(size: int, selected: int | None, *, compressed: bool) -> Scan:
+def choose_scan(size: int, selected: int | None, gathering: Gathering) -> Scan:
     """``selected``: how many of ``size`` vectors may be returned, None without a filter."""
     if selected is None:
         return Scan.ALL
-    share = GATHER_BELOW_COMPRESSED if compressed else GATHER_BELOW
-    return Scan.GATHER if selected <= max(FEW, share * size) else Scan.MASK
-
-
-class Walk(StrEnum):
-    """As ``Scan``, where a graph leads to the nearest. It is not walked under a filter: where what passes lies together
-    (one modality) and the query elsewhere, a walk past the rest lost a tenth of the neighbours."""
-
-    GRAPH = "graph"  # no filter: follow links
-    GATHER = "gather"
-    CODES = "codes"  # go through the codes of what is selected
-
-
-def choose_walk(selected: int | None) -> Walk:
-    """``selected``: how many vectors may be returned, None without a filter."""
-    if selected is None:
-        return Walk.GRAPH
-    return Walk.GATHER if selected <= FEW_BESIDE_A_GRAPH else Walk.CODES
+    return Scan.GATHER if selected <= max(gathering.few, gathering.share * size) else Scan.MASK
 
 
 def combine(base: Plan | None, delta: Plan | None) -> Plan:

@@ -16,6 +16,7 @@ from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.outside import promote
+from retrieval.indexes.questions import displaced
 from retrieval.manifest import Facts, Manifest
 from retrieval.recall import RECALL_AT, measure_recall
 from retrieval.replay import live_space, replay
@@ -167,7 +168,7 @@ def _build(
 
     def fill(directory: Path) -> Facts:
         index = kind.build(directory, _read(source, stored, space, heads.last_key, progress), space.dim, options)
-        recall = _checked_recall(index, space.place(source.sample(_PROBES)))
+        recall = _checked_recall(index, displaced(space.place(source.sample(_PROBES))))
         return _facts(index, space, heads, recall)
 
     manifest = write(root, fill)

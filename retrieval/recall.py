@@ -12,15 +12,14 @@ _BLOCK = 16384  # rows read at a time
 
 
 def measure_recall(index: VectorIndex, queries: UnitRows, k: int = RECALL_AT) -> float:
-    """Share of the k true neighbours, the query itself aside, that a search finds. Queries are stored vectors."""
-    k = min(k + 1, len(index))
-    if k < 2 or not len(queries):
+    """Share of the k true neighbours that a search finds."""
+    k = min(k, len(index))
+    if not k or not len(queries):
         return 1.0
     exact = exact_similarities(index, queries, k)
     _, found = index.search(queries, k)
     # Similarities are exact whatever the backend, so equal vectors may stand in for one another.
-    share = ((found >= exact[:, -1:]).sum(axis=1) - 1) / (k - 1)
-    return float(share.mean())
+    return float((found >= exact[:, -1:]).mean())
 
 
 def exact_similarities(index: VectorIndex, queries: UnitRows, k: int) -> Similarities:

@@ -22,7 +22,7 @@ from retrieval.types import Keys, Similarities, UnitRows
 
 LITE = "milvus:LITE"  # a Milvus Lite file of this process stands for LITE
 MILVUS = (f"{LITE},Flat", f"{LITE},IVF8,nprobe=8") if find_spec("milvus_lite") else ()
-LOCAL = ("exact", "graph", "faiss", "faiss:Flat", "faiss:SQ8", "faiss:IVF8,SQfp16,nprobe=8")
+LOCAL = ("exact", "fastscan", "faiss", "faiss:Flat", "faiss:SQ8", "faiss:IVF8,SQfp16,nprobe=8")
 BACKENDS = (*LOCAL, *MILVUS)
 SERVER = "milvus:SERVER,IVF8,nprobe=8"  # a real server
 UNKNOWN_TARGETS = ("milvus", "milvus://host", "milvus:PATH.db,HNSW", "milvus:PATH.db,Flat,nprobe=3") if MILVUS else ()

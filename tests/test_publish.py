@@ -96,10 +96,9 @@ def test_recall_is_the_share_of_true_neighbours_found() -> None:
     index = index_type("faiss").create(DIM, "IVF16,Flat,nprobe=3")
     index.add(np.arange(1, 2001), vectors)
     products = vectors[:50] @ vectors.T
-    products[np.arange(50), np.arange(50)] = -2
     want = []
     for row, query in zip(np.argsort(-products, axis=1)[:, :10] + 1, vectors[:50], strict=True):
-        found = index.search(query[None, :], 11)[0][0]
+        found = index.search(query[None, :], 10)[0][0]
         want.append(len(set(found.tolist()) & set(row.tolist())) / 10)
     assert 0.3 < np.mean(want) < 0.99
     assert measure_recall(index, vectors[:50]) == pytest.approx(np.mean(want))

@@ -34,7 +34,7 @@ class _Asked:
 
 def rebuild(
     index: Annotated[
-        str | None, typer.Option(help="exact, graph, faiss with options as faiss:SQfp16, or milvus://host:port.")
+        str | None, typer.Option(help="exact, fastscan, faiss with options as faiss:SQfp16, or milvus://host:port.")
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Embed every case anew from its files, with this encoder.", show_default=False)

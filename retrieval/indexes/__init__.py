@@ -30,18 +30,18 @@ def _milvus() -> type[VectorIndex]:
     return MilvusIndex
 
 
-def _graph() -> type[VectorIndex]:
-    from retrieval.indexes.graph import GraphIndex
+def _fastscan() -> type[VectorIndex]:
+    from retrieval.indexes.fastscan import FastScanIndex
     from retrieval.indexes.library import load_faiss
 
     load_faiss()
-    return GraphIndex
+    return FastScanIndex
 
 
 _LOADERS: dict[str, Callable[[], type[VectorIndex]]] = {
     "exact": _exact,
     "faiss": _faiss,
-    "graph": _graph,
+    "fastscan": _fastscan,
     "milvus": _milvus,
 }
 

@@ -10,7 +10,7 @@ from retrieval.errors import UsageError
 from retrieval.indexes import scan
 from retrieval.indexes.rows import Rows, RowsWriter
 from retrieval.indexes.stored import Stored
-from retrieval.planner import Plan, Scan, choose_scan
+from retrieval.planner import PLAIN, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
 
@@ -52,7 +52,7 @@ class ExactIndex(Stored):
         return ExactIndex(self._rows.appended(keys, vectors, reserve))
 
     def plan(self, selected: int | None = None) -> Plan:
-        if choose_scan(len(self), selected, compressed=False) is Scan.GATHER:
+        if choose_scan(len(self), selected, PLAIN) is Scan.GATHER:
             return Plan("selected-exact", selected or 0, True)
         return Plan("exact", len(self), True)
 
@@ -62,7 +62,7 @@ class ExactIndex(Stored):
         if allowed is None:
             return scan.search(queries, rows, k)
         positions = rows.positions(allowed)
-        gather = choose_scan(len(rows), len(positions), compressed=False) is Scan.GATHER
+        gather = choose_scan(len(rows), len(positions), PLAIN) is Scan.GATHER
         return scan.search(queries, rows, k, positions, gather=gather)
 
     def save(self, directory: Path) -> None:

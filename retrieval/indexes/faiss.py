@@ -25,7 +25,7 @@ from retrieval.indexes import scan
 from retrieval.indexes.library import load_faiss, write_index
 from retrieval.indexes.rows import Positions, Rows, RowsWriter
 from retrieval.indexes.stored import Stored
-from retrieval.planner import Plan, Scan, choose_scan
+from retrieval.planner import COMPRESSED, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
 CODES_FILE = "codes.faiss"
@@ -131,7 +131,7 @@ class FaissIndex(Stored):
 
     def plan(self, selected: int | None = None) -> Plan:
         size = len(self)
-        scanned = choose_scan(size, selected, compressed=True)
+        scanned = choose_scan(size, selected, COMPRESSED)
         if scanned is Scan.GATHER:
             return Plan("selected-exact", selected or 0, True)
         if self._state.codes is None:
@@ -144,7 +144,7 @@ class FaissIndex(Stored):
         state = self._state
         queries, allowed = scan.check_search(queries, state.rows.dim, k, allowed)
         positions = None if allowed is None else state.rows.positions(allowed)
-        chosen = choose_scan(len(state.rows), None if positions is None else len(positions), compressed=True)
+        chosen = choose_scan(len(state.rows), None if positions is None else len(positions), COMPRESSED)
         if state.codes is None or chosen is Scan.GATHER:
             return scan.search(queries, state.rows, k, positions, gather=chosen is Scan.GATHER)
         keys, sims = scan.no_answers(len(queries), k)

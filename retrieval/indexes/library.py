@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from retrieval.errors import MissingExtra
 
 
+@cache  # it is asked for at every search
 def load_faiss() -> Any:
     """The module; MissingExtra when it is absent."""
     if find_spec("faiss") is None:

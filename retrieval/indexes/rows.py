@@ -22,6 +22,7 @@ KEYS_FILE = "keys.npy"
 VECTORS_FILE = "vectors.npy"
 UNIT_TOLERANCE = 1e-3
 _ROUNDING = 1e-5  # of a float32 norm: what the catalog let in at the edge must not be refused here
+_SPARSE = 16  # with fewer keys than one in so many numbers, marks of all numbers are too many
 _BLOCK = 16384  # rows written or checked at once
 
 Positions = npt.NDArray[np.intp]
@@ -108,6 +109,20 @@ class Rows:
         found: Positions = at[self.keys[at] == keys]
         return found
 
+    def selected(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Which rows are those of ``keys`` (sorted, unique); sooner than ``positions`` when they are many."""
+        chosen = np.zeros(len(self.keys), bool)
+        if not len(self.keys):
+            return chosen
+        first, last = int(self.keys[0]), int(self.keys[-1])
+        keys = keys[np.searchsorted(keys, first) : np.searchsorted(keys, last, side="right")]
+        if last >= _SPARSE * len(self.keys):
+            chosen[self.positions(keys)] = True
+            return chosen
+        marked = np.zeros(last + 1, bool)
+        marked[keys] = True
+        return marked[first:] if last - first + 1 == len(self.keys) else marked[self.keys]  # none was ever deleted
+
     def of(self, keys: Keys) -> UnitRows:
         """The rows of these keys, in order; UsageError when one is not here."""
         at = np.searchsorted(self.keys, keys)
@@ -177,7 +192,7 @@ class Rows:
                 f"Expected n ascending int64 keys and n float32 rows, got {keys.dtype} {list(keys.shape)} and "
                 f"{vectors.dtype} {list(vectors.shape)}: rebuild the index."
             )
-        return cls(keys, vectors)
+        return cls(keys, vectors.view(np.ndarray))  # a memmap itself is slow to take rows of
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:

@@ -26,7 +26,7 @@ def check_search(queries: npt.ArrayLike, dim: int, k: int, allowed: Keys | None)
         raise UsageError(f"k must be at least 1, got {k}.")
     if allowed is not None:
         allowed = np.asarray(allowed, dtype=np.int64)
-        if (np.diff(allowed) <= 0).any():
+        if (allowed[1:] <= allowed[:-1]).any():
             allowed = np.unique(allowed)
     return check_unit_rows(queries, dim, "queries"), allowed
 

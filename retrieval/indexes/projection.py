@@ -1,0 +1,70 @@
+"""A smaller space in which neighbours are looked for: the directions in which rows vary most.
+
+Embeddings have far fewer directions than numbers. Rows and queries are turned onto the directions of most variance
+(Pearson 1901) and then by a random rotation, so that every number left carries about as much as any other and short
+codes of equal length suit them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.types import UnitRows
+
+EXPLAINED = 0.9  # share of the variance that the directions kept must carry
+STEP = 32  # directions are kept by multiples of this, as a processor likes them
+MOST_DIRECTIONS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Queries in the smaller space: ``rows`` float32 [n, directions], seen from the mean row; ``outside`` float32 [n]:
+    squared length of what the directions do not show of them."""
+
+    rows: npt.NDArray[np.float32]
+    outside: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, chosen: slice | npt.NDArray[np.bool_]) -> Placed:
+        return Placed(self.rows[chosen], self.outside[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """float32 [dim + 1, directions + 1]: the directions as columns, then the mean row; below them their products with
+    the mean row."""
+
+    matrix: npt.NDArray[np.float32]
+
+    @classmethod
+    def learn(cls, rows: UnitRows, directions: int = 0) -> Self:
+        """The ``directions`` of most variance; 0 for as many as ``EXPLAINED`` calls for."""
+        mean = rows.mean(axis=0, dtype=np.float64)
+        centred = rows - mean.astype(np.float32)
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        values, vectors = values[::-1].clip(0), vectors[:, ::-1]
+        if not directions:
+            share = np.cumsum(values) / max(float(values.sum()), 1e-30)
+            needed = int(np.searchsorted(share, EXPLAINED)) + 1
+            directions = min(-(-needed // STEP) * STEP, MOST_DIRECTIONS)
+        kept = vectors[:, : min(directions, rows.shape[1])]
+        turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((kept.shape[1], kept.shape[1])))
+        columns = np.concatenate([kept @ turn, mean[:, None]], axis=1)
+        return cls(np.concatenate([columns, mean[None, :] @ columns]).astype(np.float32))
+
+    @property
+    def directions(self) -> int:
+        return int(self.matrix.shape[1]) - 1
+
+    def of(self, rows: UnitRows) -> Placed:
+        """Where unit rows [n, dim] lie."""
+        turned = rows @ self.matrix[:-1] - self.matrix[-1]
+        placed = np.ascontiguousarray(turned[:, :-1])
+        from_mean = 1 - 2 * turned[:, -1] - self.matrix[-1, -1]  # squared, of unit rows
+        return Placed(placed, np.maximum(from_mean - np.einsum("nd,nd->n", placed, placed), 0))
