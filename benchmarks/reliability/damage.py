@@ -45,7 +45,7 @@ DIM = 48
 K = 10
 BACKENDS = (*(name for name in backend_names() if name != "milvus"), "faiss:IVF8,SQ8,nprobe=8")
 CASES = 1500
-CASES_OF = {"graph": 10_500}  # below 10,000 it keeps no graph
+CASES_OF = {"fastscan": 10_500}  # below 10,000 it keeps no codes
 COUNTS = {"bit flips": 4000, "zeroed pages": 800, "truncations": 800, "swapped files": 100}
 
 

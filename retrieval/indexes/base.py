@@ -18,8 +18,8 @@ class VectorIndex(Protocol):
     * ``search`` gives for each query row the k best by inner product, best first, equal similarities by smaller key.
       Rows shorter than k are padded with key -1 and similarity -inf, only when fewer (allowed) vectors exist.
       ``allowed`` (sorted unique keys; unknown ones are ignored) restricts the answer and never costs recall: with it
-      the answer is exact, or, where ``plan`` says it is not exhaustive, finds as much as without (``fastscan``). Queries
-      that are not finite unit rows of the right dim, and k < 1, are a ``UsageError``.
+      the answer is exact, or, where ``plan`` says it is not exhaustive, finds as much as without (``fastscan``).
+      Queries that are not finite unit rows of the right dim, and k < 1, are a ``UsageError``.
     * A returned similarity is the inner product of the stored float32 row and the query, summed in float64 and
       rounded, clipped to [-1, 1]: the same number from every backend, so answers of two indexes can be merged.
     * ``save`` writes plain files into an existing empty directory (the caller fsyncs, hashes and renames);
