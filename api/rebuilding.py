@@ -70,7 +70,7 @@ class Rebuilding:
         NotFoundError or MissingExtra for an encoder that can't be opened, UsageError for the gallery's own.
         """
         order = replace(order, backend=order.backend or self._gallery.settings.index)
-        name, options = split_backend(order.backend)
+        name, options = split_backend(chosen(order.backend, len(self._gallery), self._gallery.state().dim))
         index_type(name).create(self._gallery.state().dim, options)
         target = self._target(order)
         self._tell_late()
@@ -90,12 +90,12 @@ class Rebuilding:
 
     def job(self, job_id: int) -> Job:
         self._tell_late()
-        return self._jobs.job(job_id)
+        return self._as_known(self._jobs.job(job_id))
 
     def all(self) -> list[Job]:
         """The newest first."""
         self._tell_late()
-        return [job for job in self._jobs.list_jobs() if job.kind == KIND]
+        return [self._as_known(job) for job in self._jobs.list_jobs() if job.kind == KIND]
 
     def take_back(self, job_id: int) -> str:
         """Make the generation before that job's live again; ConflictError unless the job's is the live one."""
@@ -141,8 +141,19 @@ class Rebuilding:
     def _tell_late(self) -> None:
         """Note what could not be noted at its time, before anybody looks at the jobs."""
         if untold := self._untold:
-            self._end(*untold)
+            try:
+                self._end(*untold)
+            except PrecedentError:
+                return  # not yet
             self._untold = None
+
+    def _as_known(self, job: Job) -> Job:
+        """The job as it is, also where that can't be noted: on a full disk of all things it must be told."""
+        job_id, ending = self._untold or (0, None)
+        if ending is None or job.id != job_id or job.state is not JobState.RUNNING:
+            return job
+        state, result = JobState.FAILED if ending.failed else JobState.DONE, ending.result
+        return replace(job, state=state, message=ending.message, result=json.dumps(asdict(result)) if result else "")
 
     def _from_stored(self, job: Job, order: Order) -> Ending:
         note = self._noting(job)

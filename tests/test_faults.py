@@ -19,6 +19,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from benchmarks.reliability import full_disk
+from benchmarks.reliability.small_disk import NoSmallDisk, fill, mounted
 from indexer.rebuild import rebuild
 from indexer.sandbox import Sandbox
 from retrieval.errors import StorageFull, StoreError
@@ -33,30 +35,11 @@ from tests.studies import contents, index_all, open_gallery, texture, write_pict
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""
-    yield from _mounted(tmp_path / "disk", "24m")
-
-
-def _mounted(place: Path, size: str) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("a small disk can only be mounted by root")
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(disk: Path, *, leave: int) -> Path:
-    """Take all but ``leave`` bytes of a disk."""
-    filler = disk / "filler"
-    free = os.statvfs(disk)
-    with filler.open("wb") as file:
-        file.write(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
-    return filler
+        with mounted(tmp_path / "disk", "24m") as disk:
+            yield disk
+    except NoSmallDisk as reason:
+        pytest.skip(str(reason))
 
 
 def upload(client: httpx.Client, paths: list[Path], **data: str) -> httpx.Response:
@@ -129,6 +112,12 @@ def test_a_service_on_a_full_disk_answers_507_and_goes_on(small_disk: Path, tmp_
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert answer("verify", home=home)["ok"]
     assert len(kept(home)) == 12
+
+
+def test_a_disk_that_fills_up_again_and_again_while_others_search(small_disk: Path) -> None:
+    cycles = full_disk.measure(2, "32m")
+    assert [cycle.wrong for cycle in cycles] == [[], []]
+    assert all(cycle.refused >= full_disk.REFUSED and cycle.searches for cycle in cycles)
 
 
 # a data directory that can't be used

@@ -3,7 +3,7 @@
     python -m benchmarks.reliability.power_cut [--commits 200] [--swaps 50]
 
 Real processes work under ``strace``: ``precedent index`` makes a gallery from nothing; a service takes uploads,
-corrections and deletions; a process commits, deletes, publishes indexes of three backends, rolls back, makes a backup
+corrections and deletions; a process commits, deletes, publishes indexes of every local backend, rolls back, makes a backup
 and restores it. Whenever one of them says so (a reply with 2xx, a line that says ``committed``, ``published`` ...),
 everything below the data directory must be out of reach of a power cut (``disk_order``):
 
@@ -35,11 +35,12 @@ from benchmarks.reliability.system_calls import calls_of, scratch, traced, why_n
 from indexer.kept_names import kept_files
 from retrieval.backups import backup, restore
 from retrieval.catalog import Catalog
+from retrieval.indexes import backend_names
 from retrieval.privacy import Secret
 from retrieval.publish import publish, rollback
 from tests.processes import COMMAND, environment, serving
 
-BACKENDS = ("exact", "faiss:SQfp16", "fastscan")
+BACKENDS = tuple(name for name in backend_names() if name != "milvus")  # which keeps its files on its server
 REPLIES = ("HTTP/1.1 200", "HTTP/1.1 201")
 LINES = ("committed", "deleted", "published", "rolled back", "backed up", "restored")
 ROLLBACK_EACH = 10  # swaps
