@@ -22,6 +22,7 @@ from retrieval.encoders.paths.prepare import choose_while_encoding
 from retrieval.errors import ConflictError, PrecedentError, StoreError, UsageError
 from retrieval.gallery import Gallery
 from retrieval.indexes import index_type, split_backend
+from retrieval.indexes.choice import chosen
 from retrieval.jobs import Job, Jobs, JobState
 from retrieval.publish import Publication
 from retrieval.shadow_figures import Gates

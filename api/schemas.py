@@ -202,7 +202,7 @@ class GalleryBody(Wire):
 
 class RebuildAsked(Asked):
     backend: str = Field(
-        "", max_length=200, description="exact, fastscan, faiss:OPTIONS, milvus://...; '' for the configured one"
+        "", max_length=200, description="auto, exact, fastscan, faiss:OPTIONS, milvus://...; '' for the configured one"
     )
     encoder: str = Field(
         "", max_length=400, description="embed every case anew from its files with this encoder; '' keeps the vectors"

@@ -11,6 +11,7 @@ from retrieval.errors import CorruptIndex, StoreTooNew
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
+MAPPED_FILE = "vectors.npy"
 METRIC = "inner product of unit vectors"
 
 
@@ -50,6 +51,14 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @property
+    def bytes_of_a_vector(self) -> tuple[float, float]:
+        """In memory, and on disk, from where it is mapped as it is read."""
+        mapped = sum(file.bytes for file in self.files if file.name == MAPPED_FILE)
+        loaded = sum(file.bytes for file in self.files if file.name != MAPPED_FILE)
+        count = max(1, self.facts.count)
+        return loaded / count, mapped / count
 
     @property
     def sha256(self) -> str:

@@ -15,6 +15,7 @@ from retrieval.generations import embedding_anew, generations_folder, open_gener
 from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
+from retrieval.indexes.choice import chosen
 from retrieval.indexes.outside import promote
 from retrieval.indexes.questions import displaced
 from retrieval.manifest import Facts, Manifest
@@ -45,8 +46,8 @@ def publish(
 ) -> Manifest:
     """Build an index of everything in SQL, check it and make it live. Searches go on meanwhile.
 
-    ``backend``: ``exact``, ``faiss`` or with options ``faiss:IVF256,SQfp16,nprobe=32``. ``progress`` is told how many
-    vectors have been read. Memory stays bounded by what the backend keeps (nothing for ``exact``, its codes for
+    ``backend``: ``auto``, ``exact``, or with options as ``faiss:IVF256,SQfp16,nprobe=32``. ``progress`` is told how
+    many vectors have been read. Memory stays bounded by what the backend keeps (nothing for ``exact``, its codes for
     ``faiss``). ``keep_previous=False`` leaves nothing to roll back to, and so no vector deleted since on disk.
 
     ``adapter``: hash of the metric head on file to send the vectors through, "" for none, None for the one that is
@@ -154,13 +155,13 @@ def _build(
     fingerprint: str = "",
 ) -> _Built:
     """To be called while ``publishing``. ``fingerprint``: of another encoder's vectors, which no adapter goes with."""
-    name, options = split_backend(backend)
-    kind = index_type(name)
     binding = catalog.binding()
     if binding is None:
         raise UsageError("This gallery has no cases yet, so there is no index to build: index some first.")
     source = catalog.by(fingerprint or binding.fingerprint)
     stored = _space_of(source)
+    name, options = split_backend(backend := chosen(backend, source.count(), stored.dim))
+    kind = index_type(name)
     heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
     if adapter is not None or fingerprint:
         heads = replace(heads, adapter=adapter or "")

@@ -21,7 +21,11 @@ class Settings(BaseSettings):
         "auto", description="how networks run: auto, the fastest way that keeps their vectors; float32, torch as it is"
     )
     pooling: str = Field("mean", description="how slices become one vector: mean, max, min, median, std")
-    index: str = Field("exact", description="index backend for new generations: exact, fastscan, faiss, milvus://...")
+    index: str = Field(
+        "auto",
+        description="index backend for new generations: auto (auto:8G for so much memory), exact, fastscan, faiss, "
+        "milvus://...",
+    )
     workers: int = Field(0, ge=0, le=256, description="decoding processes; 0 means one per core")
     worker_memory_mb: int = Field(1024, ge=256, description="memory limit of one decoding process")
     task_seconds: float = Field(60.0, gt=0, description="time limit of one file's decoding")

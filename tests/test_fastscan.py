@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from retrieval.errors import CorruptIndex, UsageError
+from retrieval.indexes.choice import CODED_FROM
 from retrieval.indexes.codes import LISTS_FROM, lists_for
-from retrieval.indexes.fastscan import FACTS_FILE, FROM, FastScanIndex
+from retrieval.indexes.fastscan import FACTS_FILE, FastScanIndex
 from retrieval.indexes.nomination import CODES_FILES, NOISE_FILE, PROJECTION_FILE
 from retrieval.indexes.projection import Projection
 from retrieval.indexes.questions import displaced
 from retrieval.recall import exact_similarities, measure_recall
 from retrieval.types import Keys, UnitRows
 
-DIM, COUNT = 96, FROM + 2000
+DIM, COUNT = 96, CODED_FROM + 2000
 
 
 def embeddings(count: int, seed: int = 0) -> UnitRows:

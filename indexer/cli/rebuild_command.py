@@ -17,7 +17,7 @@ from retrieval.catalog import Catalog
 from retrieval.encoders import full_spec
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
-from retrieval.indexes import split_backend
+from retrieval.indexes.choice import AUTO, memory_of
 from retrieval.publish import discard as discard_others
 from retrieval.publish import rollback as roll_back
 from retrieval.settings import Settings
@@ -34,7 +34,11 @@ class _Asked:
 
 def rebuild(
     index: Annotated[
-        str | None, typer.Option(help="exact, fastscan, faiss with options as faiss:SQfp16, or milvus://host:port.")
+        str | None,
+        typer.Option(help="auto, exact, fastscan, faiss with options as faiss:SQfp16, or milvus://host:port."),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="With auto: the most memory the index may take, as 8G.", show_default=False)
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Embed every case anew from its files, with this encoder.", show_default=False)
@@ -77,8 +81,9 @@ def rebuild(
     beside the old vectors, which serve until one commit puts the new in their place; killed at any moment, the same
     command goes on where it was. Running services must be restarted after that, and say so.
     """
+    if memory is not None:
+        index = _within(index, memory)
     settings = settings_of(home, index=index, pooling=pooling)
-    split_backend(settings.index)
     terms = Terms(settings.index, Gates(min_overlap, min_recall, max_loss), dry_run, drop_missing)
     if rollback or discard:
         _back(settings, as_json, discarding=discard)
@@ -86,6 +91,13 @@ def rebuild(
         rebuild_anew(settings, target, terms, as_json)
     else:
         _from_stored(settings if encoder is None else settings_of(home, index=index, encoder=encoder), terms, as_json)
+
+
+def _within(index: str | None, memory: str) -> str:
+    if index not in (None, AUTO):
+        raise UsageError(f"--memory goes with --index auto, which chooses by it, not with {index}.")
+    memory_of(memory)
+    return f"{AUTO}:{memory}"
 
 
 def _another(settings: Settings, asked: _Asked) -> Target | None:

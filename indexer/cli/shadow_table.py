@@ -16,7 +16,8 @@ def as_plain(done: Publication, terms: Terms) -> dict[str, Any]:
     """What became of a rebuild, as plain data."""
     return {
         "generation": done.manifest.name if done.live else "",
-        "index": terms.backend,
+        "index": done.report.new.backend,
+        "bytes_of_a_vector": dict(zip(("memory", "disk"), map(round, done.manifest.bytes_of_a_vector), strict=True)),
         "count": done.manifest.facts.count,
         "fingerprint": done.manifest.facts.fingerprint,
         "live": done.live,
@@ -31,9 +32,16 @@ def tell(done: Publication, terms: Terms) -> None:
     print_shadow(done.report)
     count = done.manifest.facts.count
     if done.live:
-        out().print(f"Generation {done.manifest.name} is live: {terms.backend}, {count:,} vectors.", markup=False)
+        memory, disk = done.manifest.bytes_of_a_vector
+        out().print(
+            f"Generation {done.manifest.name} is live: {done.report.new.backend}, {count:,} vectors, of each "
+            f"{memory:,.0f} bytes in memory and {disk:,.0f} on disk.",
+            markup=False,
+        )
     elif terms.dry_run:
-        out().print(f"Nothing was changed: {terms.backend} of {count:,} vectors was compared and thrown away.")
+        out().print(
+            f"Nothing was changed: {done.report.new.backend} of {count:,} vectors was compared and thrown away."
+        )
         if done.refusal:
             out().print(f"It would have been refused. {done.refusal}", markup=False)
 

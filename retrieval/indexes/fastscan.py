@@ -17,6 +17,7 @@ from typing import Self
 
 from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes import scan
+from retrieval.indexes.choice import CODED_FROM
 from retrieval.indexes.effort import Effort, measured
 from retrieval.indexes.library import load_faiss
 from retrieval.indexes.nomination import Nomination
@@ -27,7 +28,6 @@ from retrieval.planner import CODED, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
 FACTS_FILE = "fastscan.json"
-FROM = 10_000  # with fewer vectors all of them are scored, which takes a millisecond
 _OPTIONS = re.compile(r"(dims|lists|probes|take|wide)=([1-9]\d{0,4})")
 
 
@@ -75,7 +75,7 @@ class _State:
 
 
 class FastScanIndex(Stored):
-    """``nomination`` is None while there are fewer than ``FROM`` vectors: they are then scored exactly."""
+    """``nomination`` is None while there are fewer than ``CODED_FROM`` vectors: they are then scored exactly."""
 
     name = "fastscan"
 
@@ -163,7 +163,7 @@ class FastScanIndex(Stored):
 
 
 def _coded(rows: Rows, stated: Shape) -> _State:
-    if len(rows) < FROM:
+    if len(rows) < CODED_FROM:
         return _State(rows, None, stated)
     nomination = Nomination.over(rows, min(stated.dims, rows.dim), stated.lists)
     effort = measured(nomination, rows, stated.effort)

@@ -13,11 +13,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.indexes.choice import MOST_DIRECTIONS, STEP
 from retrieval.types import UnitRows
 
 EXPLAINED = 0.9  # share of the variance that the directions kept must carry
-STEP = 32  # directions are kept by multiples of this, as a processor likes them
-MOST_DIRECTIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
