@@ -83,7 +83,8 @@ def scaled(options: str, times: float) -> str:
     """``lists=64,probes=8,take=96`` twice is ``lists=64,probes=16,take=192``; no more lists than there are."""
     stated = dict(part.split("=") for part in options.split(","))
     for name in stated.keys() & set(_MEASURED):
-        stated[name] = str(max(1, round(int(stated[name]) * times)))
+        least = 1 if name == "probes" else K
+        stated[name] = str(max(least, round(int(stated[name]) * times)))
     if "probes" in stated:
         stated["probes"] = str(min(int(stated["probes"]), int(stated["lists"])))
     return ",".join(f"{name}={value}" for name, value in stated.items())
