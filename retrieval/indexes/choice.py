@@ -18,7 +18,7 @@ _SIZE = re.compile(r"([1-9]\d{0,5}(?:\.\d{1,3})?)\s?([KMGT])i?B?", re.IGNORECASE
 def chosen(backend: str, count: int, dim: int) -> str:
     """``backend`` as it is, or for ``auto`` and ``auto:8G`` what suits ``count`` vectors of ``dim``.
 
-    The size is the most memory that the index may take. ``exact`` reads every row and keeps none; ``fastscan`` keeps the
+    The size is the most memory the index may take. ``exact`` reads every row and keeps none; ``fastscan`` keeps the
     codes of all, half a byte for each of at most ``MOST_DIRECTIONS`` directions. UsageError where the fewest directions
     don't fit, or for no size.
     """
