@@ -9,6 +9,7 @@ from api.batching import Bounds
 from api.cache import ByteCache
 from api.capacity import Capacity
 from api.encoding import Encoding
+from api.mending import Mending
 from api.metrics import Metrics
 from api.previews import Previews
 from api.rebuilding import Rebuilding
@@ -47,6 +48,7 @@ class Service:
         self.pngs: ByteCache[str, bytes] = ByteCache(PNG_CACHE_BYTES)
         self.previews = Previews()
         self.rebuilding = Rebuilding(gallery)
+        self.mending = Mending(gallery, self.rebuilding)
         self.encoding = Encoding(gallery, Bounds(pieces=gallery.settings.encode_queue))
 
     @classmethod

@@ -82,6 +82,16 @@ def test_a_damaged_generation_is_not_rolled_back_to(catalog: Catalog, tmp_path: 
     assert catalog.heads().generation == second.name
 
 
+def test_a_damaged_generation_is_not_kept_to_go_back_to(catalog: Catalog, tmp_path: Path) -> None:
+    """The one before it is."""
+    commit_vectors(catalog, unit_rows(5))
+    first, second = (publish(catalog, tmp_path, "exact") for _ in range(2))
+    (generations_folder(tmp_path) / second.name / MANIFEST_FILE).write_text("{}")
+    third = publish(catalog, tmp_path, "exact")
+    assert directories(tmp_path) == [first.name, third.name]
+    assert rollback(catalog, tmp_path).name == first.name
+
+
 def test_an_index_that_misses_neighbours_is_refused(catalog: Catalog, tmp_path: Path) -> None:
     commit_vectors(catalog, unit_rows(4000))
     before = publish(catalog, tmp_path, "exact")

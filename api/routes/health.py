@@ -23,11 +23,14 @@ async def livez() -> Health:  # needs no thread: all of them may be waiting for 
 
 @router.get("/readyz", response_model=Health, responses=responses(503))
 def readyz(request: Request) -> Health:
-    """The gallery is open, whole and readable; else 503 with the reason. Opening is tried again on every call."""
+    """The gallery is open, whole and readable; else 503 with the reason.
+
+    Opening is tried again on every call, and a damaged index is built anew.
+    """
     opening = request.app.state.opening
     reason = opening.attempt()
     try:
-        reason = reason or opening.service().gallery.state().damaged
+        reason = reason or opening.service().mending.look()
     except PrecedentError as error:
         reason = str(error)
     if reason:
