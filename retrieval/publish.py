@@ -11,7 +11,15 @@ from pathlib import Path
 from retrieval.catalog import Catalog
 from retrieval.catalog.types import GenerationRow
 from retrieval.errors import FingerprintMismatch, NotFoundError, StoreError, Unfinished, UsageError
-from retrieval.generations import embedding_anew, generations_folder, open_generation, publishing, sweep, write
+from retrieval.generations import (
+    check_generation,
+    embedding_anew,
+    generations_folder,
+    open_generation,
+    publishing,
+    sweep,
+    write,
+)
 from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
@@ -308,6 +316,18 @@ def _previous(rows: list[GenerationRow]) -> GenerationRow | None:
     return next((row for row in reversed(rows[:live]) if row.state == "published"), None)
 
 
+def _sound_previous(root: Path, rows: list[GenerationRow]) -> GenerationRow | None:
+    """As ``_previous``, but for one that is damaged: an index that took its place must not lose the one before it."""
+    while previous := _previous(rows):
+        try:
+            check_generation(root, previous.name, previous.manifest_sha256)
+        except StoreError:
+            rows = [row for row in rows if row is not previous]
+        else:
+            return previous
+    return None
+
+
 def _forget(catalog: Catalog, root: Path, keep_previous: bool) -> None:
     """What is left to be done when the new generation is live. To fail here must not look as if it were not."""
     try:
@@ -329,7 +349,7 @@ def _sweep(catalog: Catalog, root: Path) -> None:
 def _drop_earlier(catalog: Catalog, root: Path, keep_previous: bool) -> None:
     """Drop the rows first: a generation that can be rolled back to always has its directory."""
     rows = catalog.generations()
-    previous = _previous(rows) if keep_previous else None
+    previous = _sound_previous(root, rows) if keep_previous else None
     kept = {row.name for row in rows if row.state == "live"} | ({previous.name} if previous else set())
     catalog.drop_generations([row.name for row in rows if row.name not in kept])
     sweep(root, kept)
