@@ -201,7 +201,7 @@ def four(place: Place, folder: Path, outcome: Outcome) -> Iterator[Round]:
     environment = {"PRECEDENT_DATABASE_URL": place.url} if place.url else {}
     with ExitStack() as stack:
         ports = [stack.enter_context(served(place.home, folder / f"log{n}", environment)).port for n in range(2)]
-        services = [stack.enter_context(Client(port)) for port in ports]
+        services = [stack.enter_context(Client(port, seconds=600)) for port in ports]
         here, there = Session(), Remote()
         stack.callback(there.end)
         stack.callback(here.close)
