@@ -13,7 +13,7 @@ from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes.choice import CODED_FROM
 from retrieval.indexes.codes import LISTS_FROM, lists_for
 from retrieval.indexes.fastscan import FACTS_FILE, FastScanIndex
-from retrieval.indexes.nomination import CODES_FILES, NOISE_FILE, PROJECTION_FILE
+from retrieval.indexes.nomination import CODES_FILES, DIRECTIONS_FILE, MEAN_FILE, NOISE_FILE
 from retrieval.indexes.projection import Projection
 from retrieval.indexes.questions import displaced
 from retrieval.recall import exact_similarities, measure_recall
@@ -168,7 +168,7 @@ def test_options_that_make_no_sense(options: str) -> None:
         FastScanIndex.create(DIM, options)
 
 
-@pytest.mark.parametrize("file", [*CODES_FILES, PROJECTION_FILE, NOISE_FILE, FACTS_FILE])
+@pytest.mark.parametrize("file", [*CODES_FILES, DIRECTIONS_FILE, MEAN_FILE, NOISE_FILE, FACTS_FILE])
 def test_files_that_do_not_fit_are_told(index: FastScanIndex, folder: Path, tmp_path: Path, file: str) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -191,11 +191,11 @@ def test_codes_of_other_rows_are_told(index: FastScanIndex, folder: Path, tmp_pa
 
 def test_a_projection_keeps_what_varies(rows: UnitRows) -> None:
     found = Projection.learn(rows, 0)
-    assert found.directions % 32 == 0 and found.directions < DIM
+    kept = found.directions.shape[1]
+    assert kept % 32 == 0 and kept < DIM
     placed, centred = found.of(rows), rows - rows.mean(axis=0)
     shown = (placed.rows**2).sum(axis=1)
     assert shown.sum() >= 0.9 * (centred**2).sum()
     assert np.allclose(shown + placed.outside, (centred**2).sum(axis=1), atol=1e-4)
-    directions = found.matrix[:-1, :-1]
-    assert np.allclose(directions.T @ directions, np.eye(found.directions), atol=1e-4)
-    assert Projection.learn(rows[:50], 16).directions == 16
+    assert np.allclose(found.directions.T @ found.directions, np.eye(kept), atol=1e-4)
+    assert Projection.learn(rows[:50], 16).directions.shape == (DIM, 16)

@@ -5,6 +5,7 @@ locality is not enough", VLDB 2015).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log2, sqrt
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from retrieval.indexes.rows import Rows
 from retrieval.types import UnitRows
 
 LISTS_FROM = 50_000  # with fewer rows all codes are gone through in a fifth of a millisecond
-_LIST_GROWTH = 4.0  # times the number of lists is about the square root of the number of rows
+_LIST_GROWTH = 8.0  # times the number of lists is about the square root of the number of rows
 _ROUNDS = 10  # of k-means
 _SEEN = 600  # rows by whose codes the noise is measured
 
@@ -67,10 +68,11 @@ class Codes:
         self, placed: Placed, wanted: int, probes: int | None = None, selected: Selected | None = None
     ) -> Nominated:
         """Up to ``wanted`` nominees of each query from its ``probes`` nearest lists; None for all lists."""
-        faiss, options = load_faiss(), {}
+        parameters = _through(probes or self.lists)
         if selected is not None:
-            options["sel"] = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
-        parameters = faiss.SearchParametersIVF(nprobe=probes or self.lists, **options)
+            faiss = load_faiss()
+            chosen = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
+            parameters = faiss.SearchParametersIVF(nprobe=probes or self.lists, sel=chosen)
         distances, nominees = self.index.search(placed.rows, wanted, params=parameters)
         likely = self.noise.offset - (distances + placed.outside[:, None]) / 2
         return Nominated(nominees, likely, self.noise.spread)
@@ -82,6 +84,11 @@ class Codes:
         found = Codes(self.index, Noise(0.0, 0.0)).near(placed, int(seen.sum()), None, seen)
         off = products(queries, rows.vectors, found.nominees) - found.likely
         return Codes(self.index, Noise(float(off.mean(dtype=np.float64)), float(off.std(dtype=np.float64))))
+
+
+@lru_cache(maxsize=64)  # made once: it takes longer than a list
+def _through(probes: int) -> Any:
+    return load_faiss().SearchParametersIVF(nprobe=probes)
 
 
 def lists_for(count: int) -> int:

@@ -168,4 +168,4 @@ def _coded(rows: Rows, stated: Shape) -> _State:
     nomination = Nomination.over(rows, min(stated.dims, rows.dim), stated.lists)
     effort = measured(nomination, rows, stated.effort)
     lists = 0 if nomination.lists is None else nomination.lists.lists
-    return _State(rows, nomination, Shape(nomination.projection.directions, lists, *astuple(effort)))
+    return _State(rows, nomination, Shape(nomination.whole.index.d, lists, *astuple(effort)))

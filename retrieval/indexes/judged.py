@@ -12,7 +12,7 @@ from retrieval.indexes.library import load_faiss
 from retrieval.indexes.rows import Rows
 from retrieval.types import Keys, Similarities, UnitRows
 
-_SPARE = 8  # scored in float64 beyond k: float32 products may put neighbours in the wrong order
+_SPARE = 4  # scored in float64 beyond k: float32 products may put neighbours in the wrong order
 _GATHERED = 1 << 22  # float64 values held at once
 
 Nominees = npt.NDArray[np.int64]  # [queries, n] positions of rows, nearest first; -1 where there are no more
@@ -60,5 +60,6 @@ def products(queries: UnitRows, vectors: UnitRows, nominees: Nominees) -> Simila
     nominees, queries = np.ascontiguousarray(nominees, np.int64), np.ascontiguousarray(queries, np.float32)
     pointers = (faiss.swig_ptr(each) for each in (found, queries, vectors, nominees))
     faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], len(queries), nominees.shape[1])
-    found[nominees < 0] = scan.NO_SIMILARITY
+    if len(nominees) and nominees[:, -1].min() < 0:  # the last are nobody where any is
+        found[nominees < 0] = scan.NO_SIMILARITY
     return found

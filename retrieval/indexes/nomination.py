@@ -16,13 +16,15 @@ from retrieval.indexes.questions import displaced
 from retrieval.indexes.rows import Rows, save_array
 from retrieval.indexes.spread import Spread
 
-PROJECTION_FILE = "projection.npy"
+DIRECTIONS_FILE = "directions.npy"
+MEAN_FILE = "mean.npy"
 NOISE_FILE = "noise.npy"
 CODES_FILES = ("whole.faiss", "lists.faiss")
 _SAMPLE = 20_000  # rows that directions and codes are learnt from
 _SAMPLE_PER_LIST = 64
 _ASKED = 200
 _BLOCK = 8192
+_FLOAT = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Nomination:
 
     def save(self, directory: Path) -> None:
         codes = [self.whole] if self.lists is None else [self.whole, self.lists]
-        save_array(directory / PROJECTION_FILE, self.projection.matrix)
+        save_array(directory / DIRECTIONS_FILE, self.projection.directions)
+        save_array(directory / MEAN_FILE, self.projection.mean)
         save_array(directory / NOISE_FILE, np.array([(each.noise.offset, each.noise.spread) for each in codes]))
         for file, each in zip(CODES_FILES, codes, strict=False):
             write_index(directory / file, each.index)
@@ -65,15 +68,17 @@ class Nomination:
     @classmethod
     def open(cls, directory: Path, rows: Rows) -> Self:
         """OSError, ValueError or RuntimeError when a file can't be read; CorruptIndex when they do not fit ``rows``."""
-        matrix = np.load(directory / PROJECTION_FILE, allow_pickle=False)
+        directions = np.load(directory / DIRECTIONS_FILE, allow_pickle=False)
+        mean = np.load(directory / MEAN_FILE, allow_pickle=False)
         noise = np.load(directory / NOISE_FILE, allow_pickle=False)
         codes = []
         for file, (offset, spread) in zip(CODES_FILES, noise.tolist(), strict=False):
             index = load_faiss().read_index(str(directory / file))
-            if matrix.dtype != np.float32 or matrix.shape != (rows.dim + 1, index.d + 1) or index.ntotal != len(rows):
+            shapes = (directions.shape, mean.shape, index.ntotal)
+            if shapes != ((rows.dim, index.d), (rows.dim,), len(rows)) or {directions.dtype, mean.dtype} != {_FLOAT}:
                 raise CorruptIndex(
                     f"The codes do not fit their {len(rows)} rows of dim {rows.dim} (there are {index.ntotal} of dim "
                     f"{index.d}): rebuild the index."
                 )
             codes.append(Codes(index, Noise(offset, spread)))
-        return cls._of(Projection(np.ascontiguousarray(matrix)), codes)
+        return cls._of(Projection(np.ascontiguousarray(directions), mean), codes)

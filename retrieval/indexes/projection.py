@@ -36,10 +36,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """float32 [dim + 1, directions + 1]: the directions as columns, then the mean row; below them their products with
-    the mean row."""
+    """``directions`` float32 [dim, n], as columns; ``mean`` float32 [dim]: of the rows they were learnt from."""
 
-    matrix: npt.NDArray[np.float32]
+    directions: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32]
 
     @classmethod
     def learn(cls, rows: UnitRows, directions: int = 0) -> Self:
@@ -54,16 +54,11 @@ class Projection:
             directions = min(-(-needed // STEP) * STEP, MOST_DIRECTIONS)
         kept = vectors[:, : min(directions, rows.shape[1])]
         turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((kept.shape[1], kept.shape[1])))
-        columns = np.concatenate([kept @ turn, mean[:, None]], axis=1)
-        return cls(np.concatenate([columns, mean[None, :] @ columns]).astype(np.float32))
-
-    @property
-    def directions(self) -> int:
-        return int(self.matrix.shape[1]) - 1
+        return cls(np.ascontiguousarray(kept @ turn, dtype=np.float32), mean.astype(np.float32))
 
     def of(self, rows: UnitRows) -> Placed:
         """Where unit rows [n, dim] lie."""
-        turned = rows @ self.matrix[:-1] - self.matrix[-1]
-        placed = np.ascontiguousarray(turned[:, :-1])
-        from_mean = 1 - 2 * turned[:, -1] - self.matrix[-1, -1]  # squared, of unit rows
-        return Placed(placed, np.maximum(from_mean - np.einsum("nd,nd->n", placed, placed), 0))
+        centred: UnitRows = rows - self.mean
+        placed: npt.NDArray[np.float32] = centred @ self.directions
+        outside = np.einsum("nd,nd->n", centred, centred) - np.einsum("nd,nd->n", placed, placed)
+        return Placed(placed, outside)

@@ -2,7 +2,7 @@
 
 Without a filter ``probes`` lists hold the 10 nearest, and j lists about the 10 (j / probes)^2 nearest. Where a share s
 of the rows of those j lists passes the filter, about s times as many of these may be returned; j is enough when that is
-as many as are wanted. So a filter that holds the query's own neighbourhood costs next to nothing, and one
+``AMPLE`` times what is wanted. So a filter that holds the query's own neighbourhood costs next to nothing, and one
 that lies elsewhere is known to, before anything is missed.
 """
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from retrieval.indexes.library import load_faiss
 
+AMPLE = 1.5
 AT = 10  # neighbours by which probes are measured
 _SAMPLE = 64  # rows of a list that stand for it
 _WORTH = 2  # going through more than one list in so many costs more than going through all codes
@@ -47,5 +48,5 @@ class Spread:
         rows = self.sizes[near].cumsum(axis=1)
         passing = (self.sizes * selected[self.sample].mean(axis=1))[near].cumsum(axis=1)
         met = AT * (np.arange(1, near.shape[1] + 1) / probes) ** 2 * passing / np.maximum(rows, 1)
-        enough = met >= k
+        enough = met >= AMPLE * k
         return np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, 0)
