@@ -14,6 +14,7 @@ PrecedentError
     ├── DatabaseAway        its server can't be reached just now
     ├── EncoderChanged      the gallery was embedded anew since it was opened
     ├── CorruptIndex        an index file is not what its manifest says
+    ├── OutOfMemory         there is not enough memory for this
     ├── StoreTooNew         written by a newer Precedent
     └── StorageFull         no space left (HTTP 507)
 
@@ -105,6 +106,10 @@ class EncoderChanged(StoreError):
 
 class CorruptIndex(StoreError):
     """An index file is not what its manifest says. The index is rebuilt from SQL; nothing is lost."""
+
+
+class OutOfMemory(StoreError):
+    """There is, or would be, not enough memory for this; nothing was changed."""
 
 
 class StoreTooNew(StoreError):

@@ -24,9 +24,11 @@ from retrieval.heads import Heads
 from retrieval.indexes import index_type, split_backend
 from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.choice import chosen
+from retrieval.indexes.needs import build_bytes
 from retrieval.indexes.outside import promote
 from retrieval.indexes.questions import displaced
 from retrieval.manifest import Facts, Manifest
+from retrieval.memory import check_memory, telling_of_memory
 from retrieval.recall import RECALL_AT, measure_recall
 from retrieval.replay import live_space, replay
 from retrieval.shadow import Candidate, compare
@@ -35,6 +37,7 @@ from retrieval.space import Space
 from retrieval.types import Keys, UnitRows
 
 MIN_RECALL = 0.99
+NO_MEMORY = "The index can't be built and compared; the live one is untouched"
 _PROBES = 200
 _CATCH_UPS = 100
 
@@ -62,11 +65,12 @@ def publish(
     live: the head and the generation go live in one commit.
 
     Raises UsageError for an unknown backend, an empty gallery or an index that misses the recall bound; ConflictError
-    when another process publishes; StorageFull. Whatever it raises, the live generation stays as it was; only with
-    ``keep_previous=False`` a StoreError may also mean that the new one is live and an earlier one not yet forgotten.
+    when another process publishes; StorageFull; OutOfMemory, most often before anything is begun. Whatever it raises,
+    the live generation stays as it was; only with ``keep_previous=False`` a StoreError may also mean that the new one
+    is live and an earlier one not yet forgotten.
     """
     root = generations_folder(home)
-    with publishing(root):
+    with publishing(root), telling_of_memory(NO_MEMORY):
         _sweep(catalog, root)  # rebuilds that were killed again and again must not fill the disk
         built = _build(catalog, root, backend, adapter, progress)
         _flip(catalog, root, built, "")
@@ -115,7 +119,7 @@ def publish_compared(
     another encoder, which becomes the gallery's in the commit that makes it live. Raises as ``publish`` does.
     """
     root = generations_folder(home)
-    with publishing(root):
+    with publishing(root), telling_of_memory(NO_MEMORY):
         _sweep(catalog, root)
         built = _build(catalog, root, backend, adapter, progress, takeover.fingerprint if takeover else "")
         try:
@@ -168,7 +172,9 @@ def _build(
         raise UsageError("This gallery has no cases yet, so there is no index to build: index some first.")
     source = catalog.by(fingerprint or binding.fingerprint)
     stored = _space_of(source)
-    name, options = split_backend(backend := chosen(backend, source.count(), stored.dim))
+    count = source.count()
+    name, options = split_backend(backend := chosen(backend, count, stored.dim))
+    check_memory(build_bytes(name, options, count, stored.dim), f"An index of {count:,} vectors by {name}")
     kind = index_type(name)
     heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
     if adapter is not None or fingerprint:
@@ -332,7 +338,7 @@ def _forget(catalog: Catalog, root: Path, keep_previous: bool) -> None:
     """What is left to be done when the new generation is live. To fail here must not look as if it were not."""
     try:
         _drop_earlier(catalog, root, keep_previous)
-    except StoreError as error:
+    except (StoreError, MemoryError) as error:
         if not keep_previous:
             raise
         _log.warning("The new index is live; earlier ones will be forgotten at the next rebuild. %s", error)

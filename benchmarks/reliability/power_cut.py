@@ -3,8 +3,8 @@
     python -m benchmarks.reliability.power_cut [--commits 200] [--swaps 50]
 
 Real processes work under ``strace``: ``precedent index`` makes a gallery from nothing; a service takes uploads,
-corrections and deletions; a process commits, deletes, publishes indexes of every local backend, rolls back, makes a backup
-and restores it. Whenever one of them says so (a reply with 2xx, a line that says ``committed``, ``published`` ...),
+corrections and deletions; a process commits, deletes, publishes indexes of every local backend, rolls back, makes a
+backup and restores it. Whenever one of them says so (a reply with 2xx, a line that says ``committed`` ...),
 everything below the data directory must be out of reach of a power cut (``disk_order``):
 
 * every file that was written is synced, the database's log before all, and so is the directory of every new name;

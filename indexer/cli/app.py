@@ -23,7 +23,7 @@ from indexer.cli import (
     verify_command,
 )
 from indexer.cli.console import FAILED, INTERRUPTED, REFUSED, problem
-from retrieval.errors import PrecedentError, RejectedInput
+from retrieval.errors import OutOfMemory, PrecedentError, RejectedInput
 from retrieval.storage import storage_error
 from retrieval.threads import wait_briefly
 
@@ -67,6 +67,9 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:  # a disk that is full or gone, a file that may not be written: not a fault to trace
         problem(storage_error(error, f"'{error.filename}' can't be used" if error.filename else "The disk failed"))
+        sys.exit(REFUSED)
+    except MemoryError:
+        problem(OutOfMemory("There is not enough memory for this: give this process more, then try again."))
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
