@@ -1,4 +1,4 @@
-"""Too little memory: told in a sentence before it is too late. The small version of ``benchmarks.reliability.memory``."""
+"""Too little memory, told in a sentence before it is too late: small version of ``benchmarks.reliability.memory``."""
 
 from __future__ import annotations
 
