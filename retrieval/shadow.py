@@ -97,11 +97,11 @@ def compare(old: Candidate, new: Candidate, home: Path, *, seed: int = 0, tick: 
     Memory: both indexes as they are opened for searching, and a batch of vectors. Each exact ranking is a pass over
     SQL; where both lie in one space there is one pass.
     """
-    asked = _asked(old.catalog, new.catalog, seed)
     spaces = [live_space(one.catalog, one.stored, one.heads) for one in (old, new)]
-    queries = [
-        space.place(one.catalog.vectors_of(asked.keys)[1]) for one, space in zip((old, new), spaces, strict=True)
-    ]
+    with old.catalog.one_state():  # both read one database: a case deleted meanwhile is a question of both or of none
+        asked = _asked(old.catalog, new.catalog, seed)
+        stored = [one.catalog.vectors_of(asked.keys)[1] for one in (old, new)]
+    queries = [space.place(rows) for space, rows in zip(spaces, stored, strict=True)]
     exact = [_exact(old, spaces[0], queries[0], asked.excluded, tick)]
     same = spaces[0].fingerprint == spaces[1].fingerprint
     exact.append(exact[0] if same else _exact(new, spaces[1], queries[1], asked.excluded, tick))

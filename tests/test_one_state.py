@@ -9,7 +9,7 @@ import numpy as np
 
 from retrieval.catalog import Catalog
 from retrieval.live import LiveIndex
-from retrieval.publish import publish
+from retrieval.publish import publish, publish_compared
 from tests.databases import BINDING, DIM, FINGERPRINT, embedded, unit_rows
 
 
@@ -62,6 +62,25 @@ def test_index_and_catalog_agree_in_every_thread_while_others_write(catalog: Cat
     for reader in readers:
         reader.join()
     assert not differing, differing[0]
+
+
+def test_a_rebuild_is_compared_while_cases_come_and_go(catalog: Catalog, tmp_path: Path) -> None:
+    add(catalog, *(f"still{n}" for n in range(20)))
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            add(catalog, *(f"new{n}" for n in range(20)))
+            catalog.delete([f"new{n}" for n in range(20)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(15):
+            assert publish_compared(catalog, tmp_path, "exact").live
+    finally:
+        stop.set()
+        writer.join()
 
 
 def test_a_state_that_was_held_is_let_go(catalog: Catalog) -> None:
