@@ -52,16 +52,16 @@ def admitted(needed: Scope) -> Callable[..., Caller]:
 def _scope_of(request: Request, service: Service, token: str) -> Scope:
     challenge = {"WWW-Authenticate": 'Bearer realm="precedent"'}
     keys = AccessKeys(service.gallery.catalog.database)
-    if not keys.list_keys():  # a revoked key still counts: revoking the last one must not open the doors
-        if not is_loopback(request.app.state.settings.host):
-            detail = "This service is open to the network and has no API keys: make one with 'precedent keys create'."
-            raise Problem(401, detail, headers=challenge)
-        return Scope.ADMIN
     scope = keys.check(token) if token else None
-    if scope is None:
+    if scope is not None:
+        return scope
+    if keys.exist():  # a revoked key still counts: revoking the last one must not open the doors
         detail = "Send a valid API key as 'Authorization: Bearer KEY'; 'precedent keys create' makes one."
         raise Problem(401, detail, headers=challenge)
-    return scope
+    if not is_loopback(request.app.state.settings.host):
+        detail = "This service is open to the network and has no API keys: make one with 'precedent keys create'."
+        raise Problem(401, detail, headers=challenge)
+    return Scope.ADMIN
 
 
 Reader = Annotated[Caller, Depends(admitted(Scope.READ))]

@@ -26,6 +26,7 @@ SECTIONS = {
     "opening": "benchmarks.bench_open",
     "indexing": "benchmarks.bench_indexing",
     "encoders": "benchmarks.bench_encoders",
+    "http": "benchmarks.bench_http",
     "search": "benchmarks.bench_search --plot docs/search.svg",
 }
 

@@ -83,6 +83,11 @@ class AccessKeys:
             if connection.execute(statement.values(revoked_at=now())).rowcount == 0:
                 raise NotFoundError("No working key has that name: see precedent keys for those there are.")
 
+    def exist(self) -> bool:
+        """Whether a key was ever made, revoked or not."""
+        with self._database.read() as connection:
+            return connection.scalar(select(api_keys.c.id).limit(1)) is not None
+
     def list_keys(self) -> list[AccessKey]:
         """All keys ever made, oldest first."""
         with self._database.read() as connection:

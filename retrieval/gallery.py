@@ -177,9 +177,14 @@ class Gallery:
 
     def query_of(self, case_id: str) -> Query:
         """A stored case as a query: nothing is decoded or encoded."""
-        case = self.catalog.case(case_id)
-        key, embedding = self.catalog.embedding(case_id)
-        return Query(embedding, case.patient_key, key, case.frames, case.study_uid)
+        return self.filed_query(case_id)[1]
+
+    def filed_query(self, case_id: str) -> tuple[Case, Query]:
+        """A stored case, and itself as a query. NotFoundError when there is none."""
+        with self.catalog.one_state():
+            case = self.catalog.case(case_id)
+            key, embedding = self.catalog.embedding(case_id)
+        return case, Query(embedding, case.patient_key, key, case.frames, case.study_uid)
 
     def text_query(self, text: str) -> Query:
         """A sentence as a query. UsageError when the gallery's encoder has no text tower."""

@@ -17,7 +17,7 @@ from api.schemas import form_body
 from api.search_schemas import QueryBody, SearchAnswer, SearchForm
 from api.service import Service
 from api.viewing import query_png
-from api.wire import answer, filter_of, image_url, query_body, text_query_body
+from api.wire import answer, as_json, filter_of, image_url, query_body, text_query_body
 from indexer.query import QueryCase, read_query
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import UsageError
@@ -36,7 +36,7 @@ FILES = "one DICOM, NIfTI, MHA, NRRD, PNG, JPEG, ... file; a zip; or several fil
     openapi_extra=form_body(SearchForm, files=FILES),
     responses=responses(400, 404, 408, 409, 413, 415, 507),
 )
-def search(form: ReaderForm) -> SearchAnswer:
+def search(form: ReaderForm) -> Response:
     """The most similar cases to an image, a series, a case on file, a sentence, or an image and a sentence."""
     service = form.caller.service
     asked = form.fields(SearchForm)
@@ -51,7 +51,7 @@ def search(form: ReaderForm) -> SearchAnswer:
             group=GroupBy(asked.group),
             rerank=asked.rerank,
         )
-    return answer(result, told)
+    return as_json(answer(result, told))
 
 
 def _query(service: Service, form: Form, asked: SearchForm) -> tuple[Query, QueryBody]:
@@ -78,9 +78,8 @@ def _sent(service: Service, form: Form, asked: SearchForm) -> tuple[Query, Query
 
 
 def _stored(gallery: Gallery, case_id: str) -> tuple[Query, QueryBody]:
-    case = gallery.case(case_id)
-    told = query_body(case, case.warnings, on_file=True, preview=image_url(case.case_id))
-    return gallery.query_of(case_id), told
+    case, query = gallery.filed_query(case_id)
+    return query, query_body(case, case.warnings, on_file=True, preview=image_url(case.case_id))
 
 
 def _with_text(gallery: Gallery, query: Query, asked: SearchForm) -> Query:
@@ -109,7 +108,7 @@ def similar(
     same_patient: SamePatient = SamePatient.EXCLUDE,
     group: GroupBy = GroupBy.PATIENT,
     rerank: bool = False,
-) -> SearchAnswer:
+) -> Response:
     """The cases most like one on file; itself is left out."""
     service = caller.service
     query, told = _stored(service.gallery, case_id)
@@ -118,7 +117,7 @@ def similar(
         result = service.gallery.search(
             query, k=k, filters=wanted, same_patient=same_patient, group=group, rerank=rerank
         )
-    return answer(result, told)
+    return as_json(answer(result, told))
 
 
 @router.get(

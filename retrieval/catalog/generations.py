@@ -25,15 +25,23 @@ PUBLISHED = (
 )
 
 
-def read_heads(connection: Connection) -> Heads:
-    counters = (gallery.c.last_key, gallery.c.last_tombstone)
-    statement = (
-        select(*counters, generations.c.name, generations.c.manifest_sha256, adapters.c.sha256, encoders.c.fingerprint)
-        .outerjoin(encoders, encoders.c.id == gallery.c.encoder_id)
-        .outerjoin(generations, generations.c.id == gallery.c.generation_id)
-        .outerjoin(adapters, adapters.c.id == generations.c.adapter_id)
+HEADS = (
+    select(
+        gallery.c.last_key,
+        gallery.c.last_tombstone,
+        generations.c.name,
+        generations.c.manifest_sha256,
+        adapters.c.sha256,
+        encoders.c.fingerprint,
     )
-    last_key, last_tombstone, name, manifest, adapter, encoder = connection.execute(statement).one()
+    .outerjoin(encoders, encoders.c.id == gallery.c.encoder_id)
+    .outerjoin(generations, generations.c.id == gallery.c.generation_id)
+    .outerjoin(adapters, adapters.c.id == generations.c.adapter_id)
+)
+
+
+def read_heads(connection: Connection) -> Heads:
+    last_key, last_tombstone, name, manifest, adapter, encoder = connection.execute(HEADS).one()
     return Heads(last_key, last_tombstone, name or "", manifest or "", adapter or "", encoder or "")
 
 

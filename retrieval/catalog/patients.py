@@ -43,6 +43,8 @@ def canonical(connection: Connection, patient_keys: Iterable[str]) -> dict[str, 
 
 def _links(connection: Connection, headers: Collection[str]) -> dict[str, set[str]]:
     """For each header's id that is a link: the ids its cases are filed under."""
+    if not headers:
+        return {}
     statement = select(cases.c.header_patient_key, cases.c.patient_key).distinct()
     filed: dict[str, set[str]] = defaultdict(set)
     for header, patient_key in connection.execute(statement.where(cases.c.header_patient_key.in_(headers))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 
 from retrieval.catalog.reads import CHUNK, as_keys, chunks
 from retrieval.catalog.rows import slices_of, stack
@@ -13,6 +13,13 @@ from retrieval.catalog.types import Binding
 from retrieval.errors import NotFoundError, StoreError
 from retrieval.schema import cases, embeddings, encoders, gallery, slices, tombstones
 from retrieval.types import Embedding, Keys, UnitRows
+
+EMBEDDING: Select[Any] = (
+    select(cases.c.key, embeddings.c.vector, slices.c.length, slices.c.frames, slices.c.vectors)
+    .outerjoin(embeddings, (embeddings.c.key == cases.c.key) & (embeddings.c.encoder_id == bindparam("encoder_id")))
+    .outerjoin(slices, (slices.c.key == cases.c.key) & (slices.c.encoder_id == bindparam("encoder_id")))
+    .where(cases.c.case_id == bindparam("case_id"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +87,14 @@ def read_tombstones(connection: Connection, after: int) -> tuple[Keys, Keys]:
 
 
 def read_embedding(connection: Connection, bound: Bound, case_id: str) -> tuple[int, Embedding]:
-    key = connection.scalar(select(cases.c.key).where(cases.c.case_id == case_id))
-    if key is None:
+    made = {"case_id": case_id, "encoder_id": bound.encoder_id}
+    row = connection.execute(EMBEDDING, made, execution_options={"precedent_binary": True}).first()
+    if row is None:
         raise NotFoundError(f"No case {case_id} in this gallery: expected the id of a case on file.")
-    vector = connection.scalar(
-        select(embeddings.c.vector).where(embeddings.c.key == key, embeddings.c.encoder_id == bound.encoder_id)
-    )
-    found = read_slices(connection, bound, as_keys([key])).get(key)
-    if vector is None or found is None:
+    if row.vector is None or row.vectors is None:
         raise StoreError(f"Case {case_id} has no embedding by {bound.binding.fingerprint}: run precedent verify.")
-    return key, Embedding(stack(as_keys([key]), [vector], bound.binding.dim)[0], *found)
+    dim = bound.binding.dim
+    return row.key, Embedding(stack(as_keys([row.key]), [row.vector], dim)[0], *slices_of(row, dim))
 
 
 def read_slices(connection: Connection, bound: Bound, keys: Keys) -> dict[int, tuple[UnitRows, tuple[int, ...]]]:
