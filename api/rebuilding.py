@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -90,12 +91,14 @@ class Rebuilding:
         return target
 
     def job(self, job_id: int) -> Job:
-        self._tell_late()
+        with suppress(StoreError):
+            self._tell_late()
         return self._as_known(self._jobs.job(job_id))
 
     def all(self) -> list[Job]:
         """The newest first."""
-        self._tell_late()
+        with suppress(StoreError):
+            self._tell_late()
         return [self._as_known(job) for job in self._jobs.list_jobs() if job.kind == KIND]
 
     def take_back(self, job_id: int) -> str:
@@ -140,12 +143,9 @@ class Rebuilding:
         self._jobs.finish(job_id, result, ending.message)
 
     def _tell_late(self) -> None:
-        """Note what could not be noted at its time, before anybody looks at the jobs."""
+        """Note what could not be noted at its time; StoreError while it still can't be."""
         if untold := self._untold:
-            try:
-                self._end(*untold)
-            except PrecedentError:
-                return  # not yet
+            self._end(*untold)
             self._untold = None
 
     def _as_known(self, job: Job) -> Job:

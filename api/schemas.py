@@ -283,6 +283,12 @@ class Health(Wire):
     status: Literal["ok"]
 
 
+class Readiness(Health):
+    writes: str = Field(
+        default="", description="why nothing can be written just now, while searches go on; empty when it can"
+    )
+
+
 def form_body(model: type[BaseModel], *, files: str) -> dict[str, Any]:
     """The OpenAPI request body of a multipart form: the model's fields and ``files``. ``files`` describes them."""
     schema = model.model_json_schema()

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TextIO
+
+from retrieval.errors import StoreError
+from retrieval.storage import storing
+
+PROBE_BYTES = 256 << 10  # what a small upload takes, its pages of the database included
 
 
 class Scratch:
@@ -22,6 +28,17 @@ class Scratch:
             _remove_if_dead(left)
         self.path = Path(tempfile.mkdtemp(prefix="process-", dir=parent))
         self._lock = _lock(self.path / "lock")
+
+    def refusal(self) -> str:
+        """Why nothing can be written to the data directory's disk just now; "" when it can: it is tried."""
+        try:
+            with storing("Nothing can be written to the data directory"), tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except StoreError as error:
+            return str(error)
+        return ""
 
     def close(self) -> None:
         """Remove the directory with all that is in it."""

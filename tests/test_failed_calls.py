@@ -23,7 +23,9 @@ def possible() -> None:
         pytest.skip(f"no system calls can be made to fail here: {reason}")
 
 
-@pytest.mark.parametrize(("step", "count"), [("commit", 3), ("rebuild exact", 8), ("backup", 3), ("restore", 3)])
+@pytest.mark.parametrize(
+    ("step", "count"), [("commit", 3), ("rebuild exact", 8), ("backup", 3), ("restore", 3), ("HTTP upload", 3)]
+)
 def test_whatever_call_fails_nothing_is_acknowledged_falsely(step: str, count: int) -> None:
     command = [sys.executable, "-m", "benchmarks.reliability.failed_calls", "--only", step, "--count", str(count)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=240, check=False)

@@ -104,9 +104,11 @@ def test_a_service_on_a_full_disk_answers_507_and_goes_on(small_disk: Path, tmp_
             assert reply.json()["type"] == "urn:precedent:problem:storage-full" and "space" in reply.json()["detail"]
             assert client.get(f"/v1/cases/{first}/similar").status_code == 200
             assert client.get(f"/v1/cases/{first}/image").status_code == 200
-            assert client.get("/readyz").status_code == 200
+            ready = client.get("/readyz")
+            assert ready.status_code == 200 and "space" in ready.json()["writes"]
             assert kept(home) == before
             filler.unlink()
+        assert client.get("/readyz").json() == {"status": "ok", "writes": ""}
         assert upload(client, pictures[2:]).status_code == 201
         assert client.get("/v1/gallery").json()["size"] == 12
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.access import Caller, admitted
 from api.problems import Problem, responses
-from api.schemas import Health
+from api.schemas import Health, Readiness
 from retrieval.access import Scope
 from retrieval.errors import PrecedentError
 
@@ -21,9 +21,9 @@ async def livez() -> Health:  # needs no thread: all of them may be waiting for 
     return Health(status="ok")
 
 
-@router.get("/readyz", response_model=Health, responses=responses(503))
-def readyz(request: Request) -> Health:
-    """The gallery is open, whole and readable; else 503 with the reason.
+@router.get("/readyz", response_model=Readiness, responses=responses(503))
+def readyz(request: Request) -> Readiness:
+    """The gallery is open, whole and readable; else 503 with the reason. ``writes`` says whether the disk takes any.
 
     Opening is tried again on every call, and a damaged index is built anew.
     """
@@ -35,7 +35,7 @@ def readyz(request: Request) -> Health:
         reason = str(error)
     if reason:
         raise Problem(503, reason, headers={"Retry-After": "5"})
-    return Health(status="ok")
+    return Readiness(status="ok", writes=opening.service().scratch.refusal())
 
 
 @router.get(

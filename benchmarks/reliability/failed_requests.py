@@ -66,8 +66,8 @@ class Requests:
         live, before = self._gallery()["generation"], self._left_over()
         with self.faults.armed(self.home, fault, nth):
             acked, wrong = self._ask(kind, fault)
-            wrong += self._serving()
             seen = self.faults.seen
+            wrong += self._serving(fault if self.faults.failed and fault.lasting else None)
         wrong += self._afterwards(kind, fault, acked, live)
         until = time.monotonic() + 1  # what a request came with goes just after its answer
         while (left := self._left_over() - before) > 0 and time.monotonic() < until:
@@ -122,13 +122,18 @@ class Requests:
 
     # what must be true meanwhile and afterwards
 
-    def _serving(self) -> list[str]:
+    def _serving(self, lasting: Fault | None) -> list[str]:
+        """Searches go on, and readiness says what does not: ``lasting``, the fault that all writing meets."""
         wrong = []
         if (found := self._similar()) != self._right:
             wrong.append(f"a search answered {found}, right is {self._right}")
         ready = self.client.get("/readyz")
         if ready.status_code != 200 and not ready.json().get("detail"):
             wrong.append(f"not ready ({ready.status_code}), without a reason")
+        if ready.status_code == 200 and lasting:
+            told = ready.json()["writes"]
+            if not told or not _names_the_reason(told, lasting):
+                wrong.append(f"ready, and of writing it says '{told}'")
         return wrong
 
     def _afterwards(self, kind: str, fault: Fault, acked: bool, live: str) -> list[str]:
@@ -151,8 +156,9 @@ class Requests:
             self.size = gallery["size"]
         if kind == "rebuild" and (gallery["generation"] != live) != acked:
             wrong.append(f"{gallery['generation']} is live, was {live}; acknowledged: {acked}")
-        if self.client.get("/readyz").status_code != 200:
-            wrong.append("not ready afterwards")
+        ready = self.client.get("/readyz")
+        if ready.status_code != 200 or ready.json()["writes"]:
+            wrong.append(f"readiness afterwards: {ready.text}")
         again = self._send(kind) if kind != "delete" else self._upload(check=False)
         if again.status_code not in {200, 201, 202}:
             wrong.append(f"afterwards answered {again.status_code}: {again.text}")
