@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
+from benchmarks.reliability.deletions import live_bytes
 from indexer.erase import Receipt, erase
 from indexer.intake import add_files
 from indexer.labels import RowFacts
@@ -72,20 +73,6 @@ def canaries(gallery: Gallery, n: int) -> set[bytes]:
         made.embedding.slices.astype("<f2").tobytes()[:64], f"2.25.4711{n:05d}".encode(),
         *(f"{word}-canary-{n:05d}".encode() for word in words),
     }  # fmt: skip
-
-
-def live_bytes(gallery: Gallery) -> bytes:
-    """Every file of the data directory and the database; of a server, its tables and indexes."""
-    found = [path.read_bytes() for path in gallery.settings.home.rglob("*") if path.is_file()]
-    database = gallery.catalog.database
-    if database.path is not None:
-        found += [path.read_bytes() for path in database.path.parent.glob(f"{database.path.name}*")]
-        return b"".join(found)
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("CHECKPOINT")
-        folder = Path(connection.scalar(text("SHOW data_directory")))
-        number = connection.scalar(text("SELECT oid FROM pg_database WHERE datname = current_database()"))
-    return b"".join([*found, *(path.read_bytes() for path in (folder / "base" / str(number)).iterdir())])
 
 
 def left_of(gallery: Gallery, n: int) -> set[bytes]:
