@@ -31,8 +31,14 @@ def make_directory(path: Path, mode: int = 0o777) -> None:
         return
     make_directory(path.parent)
     path.mkdir(mode, exist_ok=True)
-    with suppress(PermissionError):  # above it may lie a directory that can't be listed
+    try:
         sync_directory(path.parent)
+    except PermissionError:
+        return  # above it lies a directory that can't be listed, so nor opened to be synced
+    except OSError:
+        with suppress(OSError):
+            path.rmdir()
+        raise
 
 
 def storage_error(error: OSError, what: str) -> StoreError:
