@@ -15,7 +15,7 @@ from retrieval.indexes.rows import Rows
 from retrieval.indexes.spread import AT
 from retrieval.types import Similarities, UnitRows
 
-RECALL = 0.995  # at 10; 0.99 is needed to publish
+RECALL = 0.997  # at 10; 0.99 is needed to publish
 TAKEN = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 PROBED = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _ASKED = 400

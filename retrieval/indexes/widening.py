@@ -22,7 +22,7 @@ from retrieval.types import Keys, Similarities, UnitRows
 # Where the worst answer was so many standard deviations of the noise above what the last nominee's code tells, 0.99 and
 # more of the true neighbours were found under every filter tried, and hardly another answer was doubted
 # (docs/benchmarks.md). Whoever is nominated among all codes may have been by luck: more is asked of them.
-SURE_NEAR, SURE = 1.0, 1.75
+SURE_NEAR, SURE = 1.25, 1.75
 WORTH = 3  # reading more than one row in so many costs more than scoring them all
 _WIDER = 4
 
