@@ -27,6 +27,8 @@ SECTIONS = {
     "indexing": "benchmarks.bench_indexing",
     "encoders": "benchmarks.bench_encoders",
     "http": "benchmarks.bench_http",
+    "volumes": "benchmarks.evaluate_volumes",
+    "scaling": "benchmarks.bench_scaling",
     "search": "benchmarks.bench_search --plot docs/search.svg",
 }
 
