@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability.concurrent_clients import Crowd, Told, picture, together
-from benchmarks.served import served
+from benchmarks.served import Client, served
 from retrieval.catalog import Catalog
 from retrieval.settings import Settings
 from retrieval.verify import verify
@@ -73,6 +73,10 @@ def measure(terms: Terms, folder: Path) -> tuple[Told, Rebuilds]:
         stop.set()
         for thread in threads:
             thread.join()
+        for port in ports:
+            with Client(port) as client:
+                if client.get("/readyz")[0] != 200:
+                    told.faults.append("a service is not ready in the end")
     _check_end(home, {*still, *told.kept}, told)
     return told, rebuilds
 

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,23 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """A service, called upon with a connection for each request: it closes those that are left idle."""
+
+    port: int
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        with Client(self.port) as client:
+            return client.ask(method, path, body, headers)
+
+    def upload(self, name: str, content: bytes) -> tuple[int, Any]:
+        with Client(self.port) as client:
+            return client.upload(name, content)
+
+
+@dataclass(frozen=True, slots=True)
 class Crowd:
     """``still``: ids of the cases that nobody touches, by the number of their picture."""
 
@@ -82,33 +99,33 @@ def together(crowd: Crowd, stop: threading.Event, told: Told) -> list[threading.
 def _reader(crowd: Crowd, number: int, stop: threading.Event, told: Told) -> None:
     """Ask the one or the other service for what is known."""
     rng = random.Random(f"{crowd.seed} reader {number}")
-    with Client(crowd.ports[0]) as one, Client(crowd.ports[1]) as other:
-        asking: list[Callable[[Client, int], None]] = [
-            lambda client, n: _ask_by_file(client, n, crowd.still[n], told),
-            lambda client, n: _ask_by_id(client, crowd.still[n], told),
-            lambda client, n: _ask_by_id(client, crowd.still[n], told),
-            lambda client, n: _look(client, n, crowd.still[n]),
-        ]
-        while not stop.is_set():
-            ask, client = rng.choice(asking), rng.choice((one, other))
-            _noting(told, "reads", lambda: ask(client, rng.randrange(len(crowd.still))))  # noqa: B023 - called at once
+    doors = [Door(port) for port in crowd.ports]
+    asking: list[Callable[[Door, int], None]] = [
+        lambda client, n: _ask_by_file(client, n, crowd.still[n], told),
+        lambda client, n: _ask_by_id(client, crowd.still[n], told),
+        lambda client, n: _ask_by_id(client, crowd.still[n], told),
+        lambda client, n: _look(client, n, crowd.still[n]),
+    ]
+    while not stop.is_set():
+        ask, client = rng.choice(asking), rng.choice(doors)
+        _noting(told, "reads", lambda: ask(client, rng.randrange(len(crowd.still))))  # noqa: B023 - called at once
 
 
-def _ask_by_file(client: Client, number: int, case_id: str, told: Told) -> None:
+def _ask_by_file(client: Door, number: int, case_id: str, told: Told) -> None:
     asked = time.monotonic()
     hits = _hits(_search(client, number), told, asked)
     if hits[0] != case_id:
         raise Wrong(f"the case of picture {number} is not the first hit of its own picture")
 
 
-def _ask_by_id(client: Client, case_id: str, told: Told) -> None:
+def _ask_by_id(client: Door, case_id: str, told: Told) -> None:
     asked = time.monotonic()
     hits = _hits(_checked(client.ask("GET", similar_path(case_id, k=K))), told, asked)
     if case_id in hits:
         raise Wrong("a case is its own neighbour")
 
 
-def _look(client: Client, number: int, case_id: str) -> None:
+def _look(client: Door, number: int, case_id: str) -> None:
     if _checked(client.ask("GET", f"/v1/cases/{case_id}"))["case_id"] != case_id:
         raise Wrong(f"another case than the one of picture {number}")
 
@@ -128,22 +145,22 @@ def _writer(crowd: Crowd, number: int, stop: threading.Event, told: Told) -> Non
     """Write at the one service and look at the other, and at the first."""
     rng = random.Random(f"{crowd.seed} writer {number}")
     mine: deque[tuple[str, int]] = deque()
-    with Client(crowd.ports[0]) as one, Client(crowd.ports[1]) as other:
-        for n in range(1_000_000):
-            if stop.is_set():
-                break
-            here, there = rng.sample((one, other), 2)
-            new = 10**9 * (crowd.seed + 1) + 10**7 * number + n
-            _noting(told, "writes", lambda: mine.append((_add(here, there, new, told), new)))  # noqa: B023
-            if mine:
-                _noting(told, "writes", lambda: _revise(here, there, rng.choice(mine)[0], f"note {n}", told))  # noqa: B023
-            while len(mine) > KEPT:
-                _noting(told, "writes", lambda: _delete(here, there, *mine.popleft(), told))  # noqa: B023
+    doors = [Door(port) for port in crowd.ports]
+    for n in range(1_000_000):
+        if stop.is_set():
+            break
+        here, there = rng.sample(doors, 2)
+        new = 10**9 * (crowd.seed + 1) + 10**7 * number + n
+        _noting(told, "writes", lambda: mine.append((_add(here, there, new, told), new)))  # noqa: B023
+        if mine:
+            _noting(told, "writes", lambda: _revise(here, there, rng.choice(mine)[0], f"note {n}", told))  # noqa: B023
+        while len(mine) > KEPT:
+            _noting(told, "writes", lambda: _delete(here, there, *mine.popleft(), told))  # noqa: B023
     with told.lock:
         told.kept |= {case_id for case_id, _ in mine}
 
 
-def _add(here: Client, there: Client, number: int, told: Told) -> str:
+def _add(here: Door, there: Door, number: int, told: Told) -> str:
     """The id of a new case, once both services have it and find it."""
     added = _checked(here.upload("a.png", picture(number)), 201)
     case_id = str(added["files"][0]["case_id"])
@@ -156,7 +173,7 @@ def _add(here: Client, there: Client, number: int, told: Told) -> str:
     return case_id
 
 
-def _revise(here: Client, there: Client, case_id: str, report: str, told: Told) -> None:
+def _revise(here: Door, there: Door, case_id: str, report: str, told: Told) -> None:
     body = json.dumps({"report": report}).encode()
     _checked(here.ask("PATCH", f"/v1/cases/{case_id}", body, {"Content-Type": "application/json"}))
     for client in (there, here):
@@ -165,7 +182,7 @@ def _revise(here: Client, there: Client, case_id: str, report: str, told: Told) 
         told.count("looks")
 
 
-def _delete(here: Client, there: Client, case_id: str, number: int, told: Told) -> None:
+def _delete(here: Door, there: Door, case_id: str, number: int, told: Told) -> None:
     _checked(here.ask("DELETE", f"/v1/cases/{case_id}"))
     told.deleted[case_id] = time.monotonic()
     for client in (there, here):
@@ -175,7 +192,7 @@ def _delete(here: Client, there: Client, case_id: str, number: int, told: Told) 
         told.count("looks")
 
 
-def _search(client: Client, number: int) -> Any:
+def _search(client: Door, number: int) -> Any:
     fields = {"k": str(K), "same_patient": "include", "group": "none"}
     parts = [
         f'--{RIM}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
