@@ -207,7 +207,7 @@ def _checked(reply: tuple[int, Any], expected: int = 200) -> Any:
     """The JSON of a reply that has the expected status."""
     status, body = reply
     if status != expected:
-        raise Wrong(f"{status} instead of {expected}: {body[:300] if isinstance(body, bytes) else body}")
+        raise Wrong(f"{status} instead of {expected}: {str(body)[:300]}")
     return json.loads(body) if isinstance(body, bytes) else body
 
 

@@ -21,8 +21,9 @@ from benchmarks.reliability.moving import FINGERPRINT, batch_of, case_of, rows_o
 from benchmarks.reliability.sessions import Place
 from retrieval.catalog import Catalog
 from retrieval.errors import NotFoundError
-from retrieval.live import LiveIndex, Snapshot
+from retrieval.live import LiveIndex
 from retrieval.publish import publish, rollback
+from retrieval.snapshot import Snapshot
 from retrieval.types import Keys
 
 SHOWN = 5  # hits of a probe that are told
