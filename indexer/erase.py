@@ -12,12 +12,12 @@ import numpy as np
 from indexer.intake import delete_cases, sweep_kept
 from indexer.keeping import KeptFolder
 from indexer.originals import KEPT
+from retrieval.building import Progress
 from retrieval.database import now
 from retrieval.erasure import Compacted, TableRows, check_alone, compact, rows_of
 from retrieval.errors import ConflictError, NotFoundError, PrecedentError, StoreError
 from retrieval.gallery import Gallery
 from retrieval.manifest import FileFact
-from retrieval.publish import Progress
 from retrieval.storage import storing
 from retrieval.types import Case
 from retrieval.verify.repair import QUARANTINE

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from retrieval.building import Progress
 from retrieval.catalog import GenerationRow
 from retrieval.errors import ConflictError
 from retrieval.gallery import Gallery
 from retrieval.manifest import Manifest
-from retrieval.publish import Progress, Publication, publish, publish_compared
+from retrieval.publish import Publication, publish, publish_compared
 from retrieval.publish import rollback as roll_back
 from retrieval.shadow_figures import Gates
 

@@ -21,11 +21,12 @@ from retrieval.adapters.label_values import learnable
 from retrieval.adapters.report import AdaptReport, report_of
 from retrieval.adapters.split import Linked, cohort_of, drawn, groups_of, split
 from retrieval.adapters.training import LossKind
+from retrieval.building import Progress
 from retrieval.catalog import AdapterRow
 from retrieval.errors import ConflictError, NotFoundError, UsageError
 from retrieval.gallery import Gallery
 from retrieval.manifest import Manifest
-from retrieval.publish import Progress, publish
+from retrieval.publish import publish
 from retrieval.types import Keys, UnitRows
 
 NONE = "none"  # the name of no adapter

@@ -9,12 +9,13 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from retrieval.backups.staging import PREFIX, sweep_unfinished
+from retrieval.building import Progress
 from retrieval.catalog import Catalog
 from retrieval.catalog.reads import chunks
 from retrieval.errors import ConflictError, StoreError
 from retrieval.generations import BUILDING, FOLDER, NAME, generations_folder, publishing, read_manifest, sweep
 from retrieval.manifest import FileFact, Manifest
-from retrieval.publish import Progress, publish
+from retrieval.publish import publish
 from retrieval.schema import cases, metadata
 from retrieval.storage import storing
 from retrieval.types import Keys

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from retrieval.building import Built, Progress, build, space_of
 from retrieval.catalog import Catalog
 from retrieval.catalog.types import GenerationRow
 from retrieval.errors import FingerprintMismatch, NotFoundError, StoreError, Unfinished, UsageError
@@ -18,30 +19,16 @@ from retrieval.generations import (
     open_generation,
     publishing,
     sweep,
-    write,
 )
-from retrieval.heads import Heads
-from retrieval.indexes import index_type, split_backend
-from retrieval.indexes.base import VectorIndex
-from retrieval.indexes.choice import chosen
-from retrieval.indexes.needs import build_bytes
 from retrieval.indexes.outside import promote
-from retrieval.indexes.questions import displaced
-from retrieval.manifest import Facts, Manifest
-from retrieval.memory import check_memory, telling_of_memory
-from retrieval.recall import RECALL_AT, measure_recall
-from retrieval.replay import live_space, replay
+from retrieval.manifest import Manifest
+from retrieval.memory import telling_of_memory
 from retrieval.shadow import Candidate, compare
 from retrieval.shadow_figures import Gates, ShadowReport
-from retrieval.space import Space
-from retrieval.types import Keys, UnitRows
+from retrieval.types import Keys
 
-MIN_RECALL = 0.99
 NO_MEMORY = "The index can't be built and compared; the live one is untouched"
-_PROBES = 200
 _CATCH_UPS = 100
-
-Progress = Callable[[int], None]
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +59,7 @@ def publish(
     root = generations_folder(home)
     with publishing(root), telling_of_memory(NO_MEMORY):
         _sweep(catalog, root)  # rebuilds that were killed again and again must not fill the disk
-        built = _build(catalog, root, backend, adapter, progress)
+        built = build(catalog, root, backend, adapter, progress)
         _flip(catalog, root, built, "")
         _forget(catalog, root, keep_previous)
     return built.manifest
@@ -121,7 +108,7 @@ def publish_compared(
     root = generations_folder(home)
     with publishing(root), telling_of_memory(NO_MEMORY):
         _sweep(catalog, root)
-        built = _build(catalog, root, backend, adapter, progress, takeover.fingerprint if takeover else "")
+        built = build(catalog, root, backend, adapter, progress, takeover.fingerprint if takeover else "")
         try:
             report = _compared(catalog, home, built, progress)
             refusal = gates.refusal(report) if gates else ""
@@ -130,7 +117,7 @@ def publish_compared(
                 report_json = json.dumps(report.to_json(), sort_keys=True)
                 if takeover:
                     if not catalog.heads().generation:  # or there were nothing to go back to
-                        _flip(catalog, root, _build(catalog, root, "exact", None, None), "")
+                        _flip(catalog, root, build(catalog, root, "exact", None, None), "")
                     _take_over(catalog, root, built, report_json, takeover)
                 else:
                     _flip(catalog, root, built, report_json)
@@ -144,59 +131,7 @@ def publish_compared(
         return Publication(built.manifest, report, live, refusal)
 
 
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """A generation on disk that nothing names yet. ``heads``: the state it was built from, with its adapter.
-
-    ``source`` reads the vectors it is made of, ``stored`` is their space.
-    """
-
-    manifest: Manifest
-    backend: str
-    heads: Heads
-    source: Catalog
-    stored: Space
-
-
-def _build(
-    catalog: Catalog,
-    root: Path,
-    backend: str,
-    adapter: str | None,
-    progress: Progress | None,
-    fingerprint: str = "",
-) -> _Built:
-    """To be called while ``publishing``. ``fingerprint``: of another encoder's vectors, which no adapter goes with."""
-    binding = catalog.binding()
-    if binding is None:
-        raise UsageError("This gallery has no cases yet, so there is no index to build: index some first.")
-    source = catalog.by(fingerprint or binding.fingerprint)
-    stored = _space_of(source)
-    count = source.count()
-    name, options = split_backend(backend := chosen(backend, count, stored.dim))
-    check_memory(build_bytes(name, options, count, stored.dim), f"An index of {count:,} vectors by {name}")
-    kind = index_type(name)
-    heads = catalog.heads()  # before the vectors: what is deleted while they are read is replayed later
-    if adapter is not None or fingerprint:
-        heads = replace(heads, adapter=adapter or "")
-    space = live_space(source, stored, heads)
-
-    def fill(directory: Path) -> Facts:
-        index = kind.build(directory, _read(source, stored, space, heads.last_key, progress), space.dim, options)
-        recall = _checked_recall(index, displaced(space.place(source.sample(_PROBES))))
-        return _facts(index, space, heads, recall)
-
-    manifest = write(root, fill)
-    open_generation(root, manifest.name, manifest.sha256)  # what is on disk now, not what was meant
-    return _Built(manifest, backend, heads, source, stored)
-
-
-def _space_of(source: Catalog) -> Space:
-    binding = source.embedded_with()
-    return Space(binding.fingerprint, binding.dim)
-
-
-def _compared(catalog: Catalog, home: Path, built: _Built, progress: Progress | None) -> ShadowReport:
+def _compared(catalog: Catalog, home: Path, built: Built, progress: Progress | None) -> ShadowReport:
     """With what is live, both at the state the new one was built from."""
     binding, live = catalog.binding(), next((row for row in catalog.generations() if row.state == "live"), None)
     if binding is None:
@@ -207,14 +142,14 @@ def _compared(catalog: Catalog, home: Path, built: _Built, progress: Progress | 
     old = replace(at, generation=name, manifest_sha256=sha256, adapter=live.adapter if live else "")
     new = replace(at, generation=built.manifest.name, manifest_sha256=built.manifest.sha256)
     return compare(
-        Candidate(source, _space_of(source), old, live.backend if live else "exact"),
+        Candidate(source, space_of(source), old, live.backend if live else "exact"),
         Candidate(built.source, built.stored, new, built.backend),
         home,
         tick=(lambda: progress(count)) if progress else None,
     )
 
 
-def _flip(catalog: Catalog, root: Path, built: _Built, report_json: str, dropping: Keys | None = None) -> None:
+def _flip(catalog: Catalog, root: Path, built: Built, report_json: str, dropping: Keys | None = None) -> None:
     facts = built.manifest.facts
     catalog.publish_generation(
         built.manifest.name,
@@ -231,7 +166,7 @@ def _flip(catalog: Catalog, root: Path, built: _Built, report_json: str, droppin
     promote(root / built.manifest.name)
 
 
-def _take_over(catalog: Catalog, root: Path, built: _Built, report_json: str, takeover: Takeover) -> None:
+def _take_over(catalog: Catalog, root: Path, built: Built, report_json: str, takeover: Takeover) -> None:
     """Cases keep coming while the last of them are embedded: tried until none has come in between."""
     for left in reversed(range(_CATCH_UPS)):
         takeover.catch_up()
@@ -258,7 +193,7 @@ def rollback(catalog: Catalog, home: Path) -> GenerationRow:
         if previous is None:
             raise NotFoundError("There is no earlier generation to go back to: it was never published or was dropped.")
         manifest, _ = open_generation(root, previous.name, previous.manifest_sha256)
-        stored = _space_of(catalog.by(previous.fingerprint))
+        stored = space_of(catalog.by(previous.fingerprint))
         space = stored.adapted(catalog.head(previous.adapter) if previous.adapter else None)
         if manifest.facts.fingerprint != space.fingerprint:
             fix = "Build a new generation with precedent rebuild."
@@ -277,43 +212,6 @@ def discard(catalog: Catalog, home: Path) -> None:
     with embedding_anew(root), publishing(root):
         catalog.discard_others()
         sweep(root, {row.name for row in catalog.generations()})
-
-
-def _checked_recall(index: VectorIndex, probes: UnitRows) -> float:
-    if index.exhaustive:
-        return 1.0
-    recall = measure_recall(index, probes)
-    if recall < MIN_RECALL:
-        raise UsageError(
-            f"The index {index.name}:{index.options} finds {recall:.3f} of the true {RECALL_AT} nearest neighbours, at "
-            f"least {MIN_RECALL} is required: raise nprobe (or probes and take of fastscan), or use an index that goes "
-            "through everything."
-        )
-    return recall
-
-
-def _read(
-    catalog: Catalog, stored: Space, space: Space, upto: int, progress: Progress | None
-) -> Iterator[tuple[Keys, UnitRows]]:
-    done = 0
-    for keys, vectors in replay(catalog, stored, space, 0, upto):
-        yield keys, vectors
-        done += len(keys)
-        if progress:
-            progress(done)
-
-
-def _facts(index: VectorIndex, space: Space, heads: Heads, recall: float) -> Facts:
-    return Facts(
-        backend=index.name,
-        options=index.options,
-        dim=index.dim,
-        fingerprint=space.fingerprint,
-        count=len(index),
-        last_key=heads.last_key,
-        last_tombstone=heads.last_tombstone,
-        recall=recall,
-    )
 
 
 def _previous(rows: list[GenerationRow]) -> GenerationRow | None:

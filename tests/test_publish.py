@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from retrieval.catalog import Catalog
+from retrieval.catalog.types import Binding
 from retrieval.errors import CorruptIndex, NotFoundError, StoreError, UsageError
 from retrieval.generations import check_generation, generations_folder
 from retrieval.indexes import index_type
+from retrieval.indexes.choice import CODED_FROM
 from retrieval.manifest import MANIFEST_FILE
 from retrieval.publish import publish, publish_compared, rollback
 from retrieval.recall import measure_recall
@@ -99,6 +101,22 @@ def test_an_index_that_misses_neighbours_is_refused(catalog: Catalog, tmp_path: 
         publish(catalog, tmp_path, "faiss:IVF64,SQfp16,nprobe=1")
     assert catalog.heads().generation == before.name
     assert directories(tmp_path) == [before.name]
+
+
+def test_what_auto_takes_gives_way_to_exact_where_it_finds_too_little(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Vectors of as many directions as numbers, in memory that has room for a quarter of them."""
+    pytest.importorskip("faiss")
+    rows = np.random.default_rng(0).standard_normal((CODED_FROM, 256)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite3'}", create=True) as catalog:
+        catalog.bind(Binding(FINGERPRINT, "test", 256, "mean", "{}"))
+        commit_vectors(catalog, rows)
+        with pytest.raises(UsageError, match=r"fastscan:dims=64\S* finds 0\.\d+ of the true 10 nearest neighbours"):
+            publish(catalog, tmp_path, "fastscan:dims=64")
+        manifest = publish(catalog, tmp_path, "auto:600K")
+    assert manifest.facts.backend == "exact" and "Every vector will be scored instead" in caplog.text
 
 
 def test_recall_is_the_share_of_true_neighbours_found() -> None:
