@@ -181,7 +181,7 @@ def test_the_unforeseen_is_a_500_that_tells_nothing(tmp_path: Path, caplog: pyte
 def test_a_gallery_that_does_not_open_says_why_and_recovers(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with served(home) as client:
-        assert client.get("/readyz").json() == {"status": "ok"}
+        assert client.get("/readyz").json() == {"status": "ok", "writes": ""}
     key = (home / "secret.key").read_bytes()
     (home / "secret.key").write_bytes(b"short")
     with served(home) as client:

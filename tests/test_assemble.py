@@ -327,6 +327,8 @@ def test_every_frame_is_used_once_or_told(scans: list[Scan]) -> None:
 
 @given(series())
 def test_what_stands_alone_gives_the_cases_it_gives_in_company(scans: list[Scan]) -> None:
+    modality = scans[0].attributes.modality if scans else ""  # a series has one (PS3.3 C.7.3.1)
+    scans = [scan for scan in scans if scan.attributes.modality == modality]
     once = {scan.sop_uid: scan for scan in reversed(scans)}  # which of two copies is told is another matter
     alone = [scan for scan in once.values() if stands_alone(scan)]
     rest = [scan for scan in once.values() if not stands_alone(scan)]
