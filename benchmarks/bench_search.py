@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.search.contender import K
 from benchmarks.search.contenders import NAMES
-from benchmarks.search.measure import Measured
+from benchmarks.search.measure import Measured, Questions
 from benchmarks.search.oracle import worst_of
 from benchmarks.search.plot import plot
 from benchmarks.search.scopes import scopes_of
@@ -56,7 +56,7 @@ def prepared(real: UnitRows, count: int, seconds: float, folder: Path) -> Trial:
     np.save(folder / "rows.npy", measured.rows)
     scopes = scopes_of(measured.rows)
     worst = tuple(worst_of(measured.rows, measured.queries, scope) for scope in scopes)
-    return Trial(folder / "rows.npy", measured.queries, scopes, worst, seconds)
+    return Trial(folder / "rows.npy", Questions(measured.queries, scopes, worst, seconds))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name} ...", file=sys.stderr)
             told = tried(name, trial)
             (found if isinstance(told, Measured) else left).append(told)  # type: ignore[arg-type]
-    print(f"{size} ({source}), {len(trial.queries)} queries, k = {K}.\n")
-    print(tables(found, left, trial.scopes, asked.count))
+    print(f"{size} ({source}), {len(trial.questions.queries)} queries, k = {K}.\n")
+    print(tables(found, left, trial.questions.scopes, asked.count))
     if asked.plot:
         plot(found, f"{size} real image vectors, no filter", asked.plot)
         print(f"\n![Recall against speed of {len(found)} search plans]({asked.plot.name})")

@@ -87,7 +87,11 @@ class Database:
         """Everything that this thread reads within sees one state of the database, on PostgreSQL too.
 
         Cheaper than reads one by one as well. Not to be held for long: nothing deleted meanwhile can be vacuumed.
+        Within another it is that one, which is let go where it began.
         """
+        if getattr(self._held, "connection", None) is not None:
+            yield
+            return
         with translated(), self.engine.connect() as connection:
             if not self.is_sqlite:
                 connection.execution_options(isolation_level="REPEATABLE READ")

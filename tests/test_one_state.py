@@ -83,6 +83,18 @@ def test_a_rebuild_is_compared_while_cases_come_and_go(catalog: Catalog, tmp_pat
         writer.join()
 
 
+def test_a_state_within_another_is_that_one(catalog: Catalog) -> None:
+    add(catalog, "a")
+    url = catalog.database.url.render_as_string(hide_password=False)
+    with catalog.one_state(), Catalog.open(url) as other:
+        assert catalog.count() == 1
+        add(other, "b")
+        with catalog.one_state():
+            assert catalog.count() == 1
+        assert catalog.count() == 1  # not let go with the inner one
+    assert catalog.count() == 2
+
+
 def test_a_state_that_was_held_is_let_go(catalog: Catalog) -> None:
     add(catalog, "a")
     try:

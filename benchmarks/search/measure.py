@@ -28,7 +28,6 @@ _SEEN = 0.9995  # more effort than finds this much shows nothing new
 class Questions:
     """``worst``: by scope. ``seconds``: how long one client, and then many, may ask at most."""
 
-    rows: UnitRows
     queries: UnitRows
     scopes: tuple[Scope, ...]
     worst: tuple[Worst, ...]
@@ -61,17 +60,17 @@ class Measured:
     curve: tuple[Line, ...]
 
 
-def measure(built: Built, questions: Questions) -> Measured:
+def measure(built: Built, rows: UnitRows, questions: Questions) -> Measured:
     """Without a filter every effort, then each scope at the contender's own effort or the least that is enough."""
     everything = questions.scopes[0]
     curve = []
     for effort in built.efforts:
-        curve.append(line_of(effort, questions, everything))
+        curve.append(line_of(effort, rows, questions, everything))
         if curve[-1].recall >= _SEEN:
             break
-    lines = [line_of(built.own, questions, everything) if built.own else enough(curve)]
+    lines = [line_of(built.own, rows, questions, everything) if built.own else enough(curve)]
     lines += [
-        line_of(built.own or least_enough(built.efforts, questions, scope), questions, scope)
+        line_of(built.own or least_enough(built.efforts, rows, questions, scope), rows, questions, scope)
         for scope in questions.scopes[1:]
     ]
     return Measured(built.name, built.build_seconds, built.held, built.stored, tuple(lines), tuple(curve))
@@ -82,24 +81,24 @@ def enough(curve: Sequence[Line]) -> Line:
     return next((line for line in curve if line.recall >= ENOUGH), max(curve, key=lambda line: line.recall))
 
 
-def least_enough(efforts: Sequence[Effort], questions: Questions, scope: Scope) -> Effort:
+def least_enough(efforts: Sequence[Effort], rows: UnitRows, questions: Questions, scope: Scope) -> Effort:
     """The least effort that finds enough for the first few queries, else the most."""
     few = questions.queries[:FEW]
     for effort in efforts:
         with effort.client(scope) as search:
-            if recall(search(few), questions.rows, few, scope, questions.worst[scope.number][:FEW]) >= ENOUGH:
+            if recall(search(few), rows, few, scope, questions.worst[scope.number][:FEW]) >= ENOUGH:
                 return effort
     return efforts[-1]
 
 
-def line_of(effort: Effort, questions: Questions, scope: Scope) -> Line:
+def line_of(effort: Effort, rows: UnitRows, questions: Questions, scope: Scope) -> Line:
     queries = questions.queries if scope.allowed is None else questions.queries[:WITHIN]
     with effort.client(scope) as search:
         search(queries[:_WARM])
         started = time.perf_counter()
         found = search(queries)
         batch = len(queries) / (time.perf_counter() - started)
-        reached = recall(found, questions.rows, queries, scope, questions.worst[scope.number][: len(queries)])
+        reached = recall(found, rows, queries, scope, questions.worst[scope.number][: len(queries)])
         each = one_by_one(search, queries, questions.seconds)
     many = at_once(effort, scope, queries, questions.seconds)
     return Line(

@@ -16,10 +16,7 @@ import numpy as np
 from benchmarks.search.contender import Absent, Task
 from benchmarks.search.contenders import maker
 from benchmarks.search.measure import Measured, Questions, measure
-from benchmarks.search.oracle import Worst
-from benchmarks.search.scopes import Scope
 from retrieval.threads import wait_briefly
-from retrieval.types import UnitRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +24,7 @@ class Trial:
     """What each contender is given. ``rows``: a .npy file of float32 [n, dim], which each maps into its memory."""
 
     rows: Path
-    queries: UnitRows
-    scopes: tuple[Scope, ...]
-    worst: tuple[Worst, ...]
-    seconds: float
+    questions: Questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +54,7 @@ def _run(name: str, trial: Trial) -> Measured:
     make = maker(name)
     rows = np.load(trial.rows, mmap_mode="r")
     with tempfile.TemporaryDirectory(prefix="precedent-search-", ignore_cleanup_errors=True) as folder:
-        task = Task(rows, trial.scopes, Path(folder))
+        task = Task(rows, trial.questions.scopes, Path(folder))
         with make(task) as built:
             gc.collect()
-            questions = Questions(rows, trial.queries, trial.scopes, trial.worst, trial.seconds)
-            return measure(built, questions)
+            return measure(built, rows, trial.questions)

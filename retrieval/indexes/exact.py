@@ -8,7 +8,7 @@ from typing import Self
 
 from retrieval.errors import UsageError
 from retrieval.indexes import scan
-from retrieval.indexes.rows import Rows, RowsWriter
+from retrieval.indexes.rows import Rows
 from retrieval.indexes.stored import Stored
 from retrieval.planner import PLAIN, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
@@ -32,9 +32,7 @@ class ExactIndex(Stored):
     @classmethod
     def build(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int, options: str = "") -> Self:
         cls.create(dim, options)
-        with RowsWriter(directory, dim) as writer:
-            writer.write_all(batches)
-        return cls.open(directory)
+        return cls(Rows.written(directory, batches, dim))
 
     @property
     def rows(self) -> Rows:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes import scan
 from retrieval.indexes.library import load_faiss, write_index
-from retrieval.indexes.rows import Positions, Rows, RowsWriter
+from retrieval.indexes.rows import Positions, Rows
 from retrieval.indexes.stored import Stored
 from retrieval.planner import COMPRESSED, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
@@ -104,9 +104,7 @@ class FaissIndex(Stored):
     @classmethod
     def build(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int, options: str = "") -> Self:
         factory = Factory.parse(options)
-        with RowsWriter(directory, dim) as writer:
-            writer.write_all(batches)
-        rows = Rows.open(directory)
+        rows = Rows.written(directory, batches, dim)
         index = cls(factory, rows, _encode(factory, rows))
         index._save_codes(directory)
         return index

@@ -19,9 +19,8 @@ from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes import scan
 from retrieval.indexes.choice import CODED_FROM
 from retrieval.indexes.effort import Effort, measured
-from retrieval.indexes.library import load_faiss
 from retrieval.indexes.nomination import Nomination
-from retrieval.indexes.rows import Rows, RowsWriter
+from retrieval.indexes.rows import Rows
 from retrieval.indexes.stored import Stored
 from retrieval.indexes.widening import WORTH, search
 from retrieval.planner import CODED, Plan, Scan, choose_scan
@@ -86,16 +85,13 @@ class FastScanIndex(Stored):
 
     @classmethod
     def create(cls, dim: int, options: str = "") -> Self:
-        load_faiss()
         shape = Shape.parse(options)
         return cls(shape, _State(Rows.empty(dim), None, shape))
 
     @classmethod
     def build(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int, options: str = "") -> Self:
         shape = Shape.parse(options)
-        with RowsWriter(directory, dim) as writer:
-            writer.write_all(batches)
-        index = cls(shape, _coded(Rows.open(directory), shape))
+        index = cls(shape, _coded(Rows.written(directory, batches, dim), shape))
         index._save_nomination(directory)
         return index
 

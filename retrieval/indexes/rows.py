@@ -169,6 +169,14 @@ class Rows:
         buffer.used = total
         return Rows(buffer.keys[:total], buffer.vectors[:total], buffer)
 
+    @classmethod
+    def written(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int) -> Self:
+        """Both files streamed into an existing directory, in ascending key order, and opened."""
+        with RowsWriter(directory, dim) as writer:
+            for keys, vectors in batches:
+                writer.write(keys, vectors)
+        return cls.open(directory)
+
     def save(self, directory: Path) -> None:
         """Write both files into an existing directory."""
         with RowsWriter(directory, self.dim) as writer:
@@ -226,10 +234,6 @@ class RowsWriter:
         self._vectors.write(vectors.data)
         self._last = int(keys[-1])
         self.count += len(keys)
-
-    def write_all(self, batches: Iterable[tuple[Keys, UnitRows]]) -> None:
-        for keys, vectors in batches:
-            self.write(keys, vectors)
 
     def _write_headers(self) -> None:
         for file, dtype, shape in (
