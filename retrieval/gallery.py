@@ -29,6 +29,7 @@ from retrieval.privacy import Secret
 from retrieval.prompts import GENERAL
 from retrieval.ranking import search_grouped
 from retrieval.scope import scope_of
+from retrieval.selections import Selections
 from retrieval.settings import Settings
 from retrieval.snapshot import Snapshot
 from retrieval.space import Space, placed
@@ -71,6 +72,7 @@ class Gallery:
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
         self._backgrounds: dict[str, Background] = {}  # by the fingerprint of the space
         self._general: UnitRows | None = None
+        self._selections = Selections()
 
     @classmethod
     def open(
@@ -256,7 +258,7 @@ class Gallery:
     ) -> SearchResult:
         """``search`` in one state of the gallery; the time it took is not in it."""
         query = placed(query, snapshot.space)
-        allowed, excluded = scope_of(self.catalog, query, filters, same_patient)
+        allowed, excluded = scope_of(self.catalog, query, filters, same_patient, snapshot.heads, self._selections)
         asked = as_one_vector(query)
         ranking = full_ranking(snapshot, query, allowed, excluded) if query.fusion is Fusion.RRF else None
         found = search_grouped(

@@ -16,6 +16,8 @@ class Heads:
     its ``manifest.json`` must have. ``adapter`` is the hash of the metric head that the live generation's vectors went
     through, "" for none: generation and head are named by one row, so no reader can meet one without the other.
     ``encoder`` is the fingerprint of the vectors that are searched now, "" where the source does not tell.
+    ``last_edit`` counts changes to what is told of cases on file (labels, attributes, patients): where it, ``last_key``
+    and ``last_tombstone`` are the same, a filter selects the same cases.
     """
 
     last_key: int = 0
@@ -24,3 +26,4 @@ class Heads:
     manifest_sha256: str = ""
     adapter: str = ""
     encoder: str = ""
+    last_edit: int = 0

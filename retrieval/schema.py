@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION = "0003"
+REVISION = "0004"
 VERSION_TABLE = "precedent_version"  # Alembic's table, under our name: a PostgreSQL database may hold other programs
 INDEXED_CHARACTERS = 100  # PostgreSQL refuses index rows over 2,704 bytes, and a label may be long
 
@@ -109,6 +109,7 @@ generations = Table(
 )
 
 # ``staged_encoder_id``: what the cases are being embedded with anew, while searches go on with ``encoder_id``.
+# ``last_edit`` counts changes to what is told of cases on file, so that a process knows when to read a filter again.
 gallery = Table(
     "gallery",
     metadata,
@@ -118,6 +119,7 @@ gallery = Table(
     Column("last_key", _big(), nullable=False),
     Column("last_tombstone", _big(), nullable=False),
     Column("staged_encoder_id", Integer, ForeignKey("encoders.id"), nullable=True),
+    Column("last_edit", _big(), nullable=False, server_default="0"),
     CheckConstraint("id = 1", name="one_row"),
 )
 

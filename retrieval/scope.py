@@ -7,14 +7,24 @@ import numpy as np
 from retrieval.catalog import Catalog
 from retrieval.errors import UsageError
 from retrieval.filters import Filter
+from retrieval.heads import Heads
+from retrieval.selections import Selections
 from retrieval.types import Keys, Query, SamePatient
 
 
 def scope_of(
-    catalog: Catalog, query: Query, filters: Filter | None, same_patient: SamePatient
+    catalog: Catalog,
+    query: Query,
+    filters: Filter | None,
+    same_patient: SamePatient,
+    heads: Heads,
+    selections: Selections,
 ) -> tuple[Keys | None, Keys]:
-    """(allowed keys or None for all, excluded keys), both sorted. UsageError for ``only`` without a known patient."""
-    allowed = None if filters is None else catalog.select(filters)
+    """(allowed keys or None for all, excluded keys), both sorted. UsageError for ``only`` without a known patient.
+
+    ``heads``: of the state that ``catalog`` is read in.
+    """
+    allowed = None if filters is None else selections.of(filters, heads, catalog.select)
     itself = np.array([query.key] if query.key else [], dtype=np.int64)
     if same_patient is SamePatient.INCLUDE:
         return allowed, itself

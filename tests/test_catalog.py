@@ -120,7 +120,7 @@ def test_new_facts_of_the_same_files_are_taken_over_under_the_same_key(catalog: 
     assert (case.labels, case.report, case.attributes) == (new.case.labels, "New.", Attributes(age=5))
     assert case.patient_key == "p1", "a patient id that was not given again must not undo the link"
     assert commit(catalog, new) == [Outcome("a", "unchanged", 1)]
-    assert catalog.heads() == Heads(last_key=1, encoder=FINGERPRINT)
+    assert catalog.heads() == Heads(last_key=1, encoder=FINGERPRINT, last_edit=1)
 
 
 def test_a_series_that_grew_replaces_itself(catalog: Catalog) -> None:

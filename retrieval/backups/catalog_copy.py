@@ -95,7 +95,7 @@ def vacate(database: Database) -> None:
     with database.write() as connection:
         for table in reversed(metadata.sorted_tables):
             connection.execute(delete(table))
-        connection.execute(gallery.insert().values(id=1, last_key=0, last_tombstone=0))
+        connection.execute(gallery.insert().values(id=1, last_key=0, last_tombstone=0, last_edit=0))
 
 
 def _out_of_postgres(connection: Connection, table: Table, target: sqlite3.Connection) -> None:

@@ -33,6 +33,7 @@ HEADS = (
         generations.c.manifest_sha256,
         adapters.c.sha256,
         encoders.c.fingerprint,
+        gallery.c.last_edit,
     )
     .outerjoin(encoders, encoders.c.id == gallery.c.encoder_id)
     .outerjoin(generations, generations.c.id == gallery.c.generation_id)
@@ -41,8 +42,8 @@ HEADS = (
 
 
 def read_heads(connection: Connection) -> Heads:
-    last_key, last_tombstone, name, manifest, adapter, encoder = connection.execute(HEADS).one()
-    return Heads(last_key, last_tombstone, name or "", manifest or "", adapter or "", encoder or "")
+    last_key, last_tombstone, name, manifest, adapter, encoder, last_edit = connection.execute(HEADS).one()
+    return Heads(last_key, last_tombstone, name or "", manifest or "", adapter or "", encoder or "", last_edit)
 
 
 def read_generations(connection: Connection) -> list[GenerationRow]:

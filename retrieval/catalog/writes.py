@@ -227,6 +227,7 @@ def write_facts(
             connection.execute(insert(reports), {"key": key, "text": clean(report)})
     if patient_key is not None:
         connection.execute(update(cases).where(cases.c.key == key).values(patient_key=clean(patient_key)))
+    _count_up(connection, gallery.c.last_edit, 1)
 
 
 def update_case(
