@@ -19,7 +19,7 @@ WIDTH = 100
 
 def cli_reference() -> str:
     """Markdown: the help of every command, as the terminal shows it."""
-    from indexer.cli import app
+    from indexer.cli.app import app
 
     os.environ["COLUMNS"] = str(WIDTH)
     parts = [

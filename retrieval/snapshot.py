@@ -109,7 +109,7 @@ class _Part:
         if allowed is None and len(dropped) > OVERFETCH:
             allowed = self.index.keys()
         if allowed is not None:
-            allowed = allowed[_member(allowed, self.index.keys()) & ~_member(allowed, dropped)]
+            allowed = _without(_within(allowed, self.index.keys()), dropped)
             return *self.index.search(queries, k, allowed), self.index.plan(len(allowed))
         keys, sims = self.index.search(queries, k + len(dropped))
         if len(dropped):
@@ -133,6 +133,19 @@ def _union(one: Keys, other: Keys) -> Keys:
     if not len(other):
         return one
     return np.union1d(one, other) if len(one) else other
+
+
+def _within(keys: Keys, of: Keys) -> Keys:
+    """Those of ``keys`` that lie where ``of`` does; both sorted. An index knows best which of them it holds."""
+    if not len(of):
+        return NO_KEYS
+    return keys[np.searchsorted(keys, of[0]) : np.searchsorted(keys, of[-1], side="right")]
+
+
+def _without(keys: Keys, dropped: Keys) -> Keys:
+    """``keys`` less ``dropped``, both sorted and unique."""
+    at = np.searchsorted(keys, dropped)
+    return np.delete(keys, at[_member(dropped, keys)]) if len(dropped) else keys
 
 
 def _member(keys: Keys, of: Keys) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,18 @@
-"""The command line: the only code that prints. One module per command, registered here."""
+"""The command line: the only code that prints. One module per command, registered in ``app``.
+
+What is imported waits until ``wait_briefly`` was called: NumPy reads how its threads are to wait once.
+"""
 
 from __future__ import annotations
 
-from indexer.cli.app import app, main
+from retrieval.threads import wait_briefly
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 some inputs failed, 2 wrong usage or refused, 130 interrupted."""
+    wait_briefly()
+    from indexer.cli.app import main as run
+
+    run()

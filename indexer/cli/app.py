@@ -25,7 +25,6 @@ from indexer.cli import (
 from indexer.cli.console import FAILED, INTERRUPTED, REFUSED, problem
 from retrieval.errors import OutOfMemory, PrecedentError, RejectedInput
 from retrieval.storage import storage_error
-from retrieval.threads import wait_briefly
 
 app = typer.Typer(
     name="precedent",
@@ -53,7 +52,6 @@ app.add_typer(keys_command.keys, name="keys")
 
 def main() -> None:
     """Exit codes: 0 done, 1 some inputs failed, 2 wrong usage or refused, 130 interrupted."""
-    wait_briefly()
     try:
         app()
     except RejectedInput as error:

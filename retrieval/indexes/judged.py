@@ -13,7 +13,6 @@ from retrieval.indexes.rows import Rows
 from retrieval.types import Keys, Similarities, UnitRows
 
 _SPARE = 4  # scored in float64 beyond k: float32 products may put neighbours in the wrong order
-_GATHERED = 1 << 22  # float64 values held at once
 
 Nominees = npt.NDArray[np.int64]  # [queries, n] positions of rows, nearest first; -1 where there are no more
 
@@ -41,12 +40,9 @@ def judged(queries: UnitRows, rows: Rows, nominees: Nominees, k: int) -> tuple[K
     rough = products(queries, rows.vectors, nominees)
     kept = min(k + _SPARE, nominees.shape[1])
     chosen = nominees[lines, np.argpartition(-rough, kept - 1, axis=1)[:, :kept]]
-    sims = np.empty(chosen.shape, np.float32)
-    step = max(1, _GATHERED // (kept * rows.dim))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        sims[part] = (rows.vectors[chosen[part]] * queries[part, None].astype(np.float64)).sum(axis=2)
-    keys, sims = rows.keys[chosen], np.clip(sims, -1, 1)
+    keys, sims = rows.keys[chosen], np.empty(chosen.shape, np.float32)
+    for n, query in enumerate(queries):
+        sims[n] = scan.similarities(query, rows.vectors[chosen[n]])
     nobody = chosen < 0
     keys[nobody], sims[nobody] = scan.NO_KEY, scan.NO_SIMILARITY
     best = np.lexsort((keys, -sims), axis=-1)[:, :k]

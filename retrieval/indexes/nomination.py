@@ -81,4 +81,4 @@ class Nomination:
                     f"{index.d}): rebuild the index."
                 )
             codes.append(Codes(index, Noise(offset, spread)))
-        return cls._of(Projection(np.ascontiguousarray(directions), mean), codes)
+        return cls._of(Projection.onto(np.ascontiguousarray(directions), mean), codes)

@@ -17,7 +17,8 @@ from retrieval.types import Keys, Similarities, UnitRows
 NO_KEY = -1
 NO_SIMILARITY = -np.inf
 _SCORES = 1 << 22  # similarities held at once
-_RESCORED = 1 << 21  # float64 values held at once
+_GATHERED = 1 << 21  # values of rows copied at once
+_RESCORED = 1 << 15  # float64 values held at once: what stays in a core's own cache
 
 
 def check_search(queries: npt.ArrayLike, dim: int, k: int, allowed: Keys | None) -> tuple[UnitRows, Keys | None]:
@@ -37,7 +38,7 @@ def similarities(query: npt.NDArray[np.float32], vectors: UnitRows) -> Similarit
     wide = query.astype(np.float64)
     step = max(1, _RESCORED // max(1, len(query)))
     for start in range(0, len(vectors), step):
-        found[start : start + step] = (vectors[start : start + step] * wide).sum(axis=1)
+        found[start : start + step] = np.vecdot(vectors[start : start + step].astype(np.float64), wide)
     return np.clip(found, -1.0, 1.0, out=found)
 
 
@@ -65,7 +66,7 @@ def rank(query: npt.NDArray[np.float32], rows: Rows, candidates: Positions, k: i
     """The k best of the candidates (ascending positions) by exact similarity, ties by key; padded to k."""
     keys, sims = no_answers(1, k)
     scored = np.empty(len(candidates), np.float32)
-    step = max(1, _RESCORED // rows.dim)
+    step = max(1, _GATHERED // rows.dim)
     for start in range(0, len(candidates), step):
         chosen = candidates[start : start + step]
         scored[start : start + step] = similarities(query, rows.vectors[chosen])

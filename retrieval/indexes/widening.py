@@ -36,13 +36,13 @@ def search(
     """The k best of ``rows``, or of those ``selected``, best first, ties by key; padded with -1 and -inf."""
     keys, sims = scan.no_answers(len(queries), k)
     doubt = np.ones(len(queries), bool)
-    placed = nomination.projection.of(queries)
 
     def answer(asked: Asked, nominated: Nominated, sure: float) -> None:
         keys[asked], sims[asked] = judged(queries[asked], rows, nominated.nominees, k)
         doubt[asked] = nominated.doubtful(sims[asked, -1], sure)
 
     with _one_thread(len(queries) == 1):
+        placed = nomination.projection.of(queries)
         for asked, nominated in _by_lists(placed, k, nomination, effort, selected):
             answer(asked, nominated, SURE_NEAR)
         wide, available = effort.wide, len(rows) if selected is None else int(np.count_nonzero(selected))
