@@ -21,6 +21,7 @@ from retrieval.encoders.paths.prepare import follow_choice
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, most_frames, pool
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
+from retrieval.evidence.kept import Kept
 from retrieval.filters import Filter
 from retrieval.fusion import check_weight
 from retrieval.hits import hits_of
@@ -71,6 +72,7 @@ class Gallery:
         self.fingerprint = gallery_fingerprint(encoder.card, pooling)
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
         self._backgrounds: dict[str, Background] = {}  # by the fingerprint of the space
+        self.kept = Kept()
         self._general: UnitRows | None = None
         self._selections = Selections()
 
