@@ -71,7 +71,7 @@ class EvaluationReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; a figure that does not exist is null."""
-        plain: dict[str, Any] = _without_nan(asdict(self))
+        plain: dict[str, Any] = without_nan(asdict(self))
         return plain
 
 
@@ -93,35 +93,52 @@ def evaluate(
     (a data set or site per case) adds the origin oracle. Ties rank by position. Raises ``UsageError`` when nothing
     can be evaluated or the arguments do not fit together.
     """
-    ks = _checked_ks(ks)
+    ks = checked_ks(ks)
     if not len(vectors) == len(patient_keys) == len(values) == len(origins or values):
         raise UsageError("Expected one vector, one patient key, one set of values (and one origin) for each case.")
     labelled = np.array([i for i, of_case in enumerate(values) if of_case], dtype=np.int64)
     cohort = cohort_of(vectors, patient_keys, values, origins, labelled)
+    unknown = sum(not patient_keys[i] for i in labelled)
     scores = score(cohort, ks, block_cells)
+    return report_of(cohort, scores, np.arange(len(labelled)), ks, unknown, seed, resamples, level)
+
+
+def report_of(
+    cohort: Cohort,
+    scores: Scores,
+    queries: npt.NDArray[np.int64],
+    ks: tuple[int, ...],
+    unknown: int,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> EvaluationReport:
+    """The report on the scores of ``queries`` (rows of the cohort). ``unknown``: cases without a patient id.
+
+    Raises ``UsageError`` when no query has a relevant case of another patient.
+    """
     asked = scores.totals > 0
     if not asked.any():
         raise UsageError(
-            f"None of the {len(labelled)} labelled cases shares a value with a case of another patient: "
+            f"None of the {len(queries)} labelled cases shares a value with a case of another patient: "
             "nothing can be evaluated. Check the label's name, the filter and the patient ids."
         )
-    unknown = sum(not patient_keys[i] for i in labelled)
     return EvaluationReport(
-        cases=len(labelled),
+        cases=len(cohort.patients),
         queries=int(asked.sum()),
         unanswerable=int((~asked).sum()),
         patients=len(np.unique(cohort.patients)),
         classes=len(cohort.classes),
-        measures=_measures(scores, asked, cohort.patients, seed, resamples, level),
-        per_class=_per_class(scores, asked, cohort, ks),
+        measures=_measures(scores, asked, cohort.patients[queries], seed, resamples, level),
+        per_class=_per_class(scores, asked, cohort, queries, ks),
         level=level,
         resamples=resamples,
         seed=seed,
-        notes=_notes(len(labelled), unknown, int((~asked).sum())),
+        notes=_notes(len(cohort.patients), unknown, int((~asked).sum())),
     )
 
 
-def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
+def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
     if not ks or min(ks) < 1:
         raise UsageError("Expected ranks k of at least 1.")
     return tuple(sorted(set(ks)))
@@ -154,12 +171,16 @@ def _measures(
 
 
 def _per_class(
-    scores: Scores, asked: npt.NDArray[np.bool_], cohort: Cohort, ks: tuple[int, ...]
+    scores: Scores,
+    asked: npt.NDArray[np.bool_],
+    cohort: Cohort,
+    rows: npt.NDArray[np.int64],
+    ks: tuple[int, ...],
 ) -> tuple[ClassPrecision, ...]:
     out = []
     for column, value in enumerate(cohort.classes):
         carriers = cohort.members[:, column] > 0
-        queries = carriers & asked
+        queries = carriers[rows] & asked
         means = scores.class_precision[queries, :, column].mean(axis=0) if queries.any() else np.full(len(ks), np.nan)
         out.append(
             ClassPrecision(
@@ -188,9 +209,10 @@ def _notes(cases: int, unknown: int, unanswerable: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same with None for every figure that does not exist, as JSON needs it."""
     if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

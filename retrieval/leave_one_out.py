@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from retrieval import metrics
 from retrieval.errors import UsageError
-from retrieval.types import UnitRows
+from retrieval.types import Similarities, UnitRows
 
 BLOCK_CELLS = 1 << 22  # similarities held at a time
 
@@ -69,55 +69,92 @@ def _numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
-def score(cohort: Cohort, ks: tuple[int, ...], block_cells: int = BLOCK_CELLS) -> Scores:
-    """Every case's scores as a query against all cases of other patients; ``ks`` ascending.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some queries with every case ranked for each, most similar first; what may not be found stands at the end."""
 
-    At most ``block_cells`` similarities (or one query's) are held at a time.
+    queries: npt.NDArray[np.int64]  # [q], rows of the cohort
+    order: npt.NDArray[np.int64]  # [q, n], rows of the cohort by rank
+    similarities: Similarities  # [q, n], by rank; -inf for what may not be found
+    relevant: metrics.Ranked  # [q, n], by rank
+    totals: metrics.Counts  # [q], relevant cases that could be found
+    sizes: metrics.Counts  # [q], cases that could be found
+
+
+def ranked_blocks(
+    cohort: Cohort, queries: npt.NDArray[np.int64] | None = None, block_cells: int = BLOCK_CELLS
+) -> Iterator[Block]:
+    """Rank all cases of other patients for each of ``queries`` (rows of the cohort; all of them by default).
+
+    At most ``block_cells`` similarities (or one query's) are held at a time. Ties rank by position.
     """
-    blocks = [_score_block(cohort, ks, rows) for rows in _blocks(len(cohort.patients), block_cells)]
-    if not blocks:
-        raise UsageError("No case has a value of this label: check the label's name and the filter.")
-
-    def joined(name: str) -> Any:
-        return np.concatenate([getattr(block, name) for block in blocks])
-
-    fields = ("values", "chance", "origin", "class_precision", "class_chance", "totals")
-    return Scores(blocks[0].names, *(joined(name) for name in fields))
+    asked = np.arange(len(cohort.patients), dtype=np.int64) if queries is None else queries
+    step = max(1, block_cells // max(len(cohort.patients), 1))
+    for start in range(0, len(asked), step):
+        yield _ranked(cohort, asked[start : start + step])
 
 
-def _blocks(size: int, cells: int) -> Iterator[slice]:
-    step = max(1, cells // max(size, 1))
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
-
-
-def _score_block(cohort: Cohort, ks: tuple[int, ...], rows: slice) -> Scores:
+def _ranked(cohort: Cohort, rows: npt.NDArray[np.int64]) -> Block:
     forbidden = cohort.patients[rows, None] == cohort.patients[None, :]  # the query itself included
     relevant = (cohort.members[rows] @ cohort.members.T > 0) & ~forbidden
     similarities = cohort.vectors[rows] @ cohort.vectors.T
     similarities[forbidden] = -np.inf
     order = np.argsort(-similarities, axis=1, kind="stable")
-    ranked = np.take_along_axis(relevant, order, axis=1)
-    totals, sizes = relevant.sum(axis=1), (~forbidden).sum(axis=1)
+    return Block(
+        queries=rows,
+        order=order,
+        similarities=np.take_along_axis(similarities, order, axis=1),
+        relevant=np.take_along_axis(relevant, order, axis=1),
+        totals=relevant.sum(axis=1),
+        sizes=(~forbidden).sum(axis=1),
+    )
 
+
+def score(cohort: Cohort, ks: tuple[int, ...], block_cells: int = BLOCK_CELLS) -> Scores:
+    """Every case's scores as a query against all cases of other patients; ``ks`` ascending."""
+    return joined([score_block(cohort, block, ks) for block in ranked_blocks(cohort, block_cells=block_cells)])
+
+
+def joined(blocks: Sequence[Scores]) -> Scores:
+    """The scores of all queries. Raises ``UsageError`` when there are none."""
+    if not blocks:
+        raise UsageError("No case has a value of this label: check the label's name and the filter.")
+
+    def one(name: str) -> Any:
+        return np.concatenate([getattr(block, name) for block in blocks])
+
+    fields = ("values", "chance", "origin", "class_precision", "class_chance", "totals")
+    return Scores(blocks[0].names, *(one(name) for name in fields))
+
+
+def score_block(cohort: Cohort, block: Block, ks: tuple[int, ...]) -> Scores:
+    """The scores of some queries; ``ks`` ascending."""
+    order, sizes = block.order, block.sizes
     names, values, chance, origin = [], [], [], []
-    for name, value, expected, oracle in _columns(
-        ranked, totals, sizes, ks, _same_origin(cohort, rows, relevant, forbidden)
-    ):
+    columns = _columns(block.relevant, block.totals, sizes, ks, _same_origin(cohort, block))
+    for name, value, expected, oracle in columns:
         names.append(name)
         values.append(value)
         chance.append(expected)
         origin.append(oracle)
     class_precision = np.stack([_carrying(cohort, order, sizes, k) for k in ks], axis=1)
-    carriers = (~forbidden).astype(np.float32) @ cohort.members
+    carriers = _carriers(cohort, block.queries)
     return Scores(
         tuple(names),
         np.stack(values, axis=1),
         np.stack(chance, axis=1),
         np.stack(origin, axis=1),
         class_precision,
-        (carriers / np.maximum(sizes, 1)[:, None]).astype(np.float64),
-        totals,
+        carriers / np.maximum(sizes, 1)[:, None],
+        block.totals,
     )
+
+
+def _carriers(cohort: Cohort, queries: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How many cases of other patients carry each class, [queries, classes]."""
+    of_patient = np.zeros((cohort.patients.max() + 1, len(cohort.classes)))
+    np.add.at(of_patient, cohort.patients, cohort.members)
+    return np.asarray(of_patient.sum(axis=0) - of_patient[cohort.patients[queries]], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +165,12 @@ class _SameOrigin:
     totals: metrics.Counts
 
 
-def _same_origin(
-    cohort: Cohort, rows: slice, relevant: metrics.Ranked, forbidden: metrics.Ranked
-) -> _SameOrigin | None:
+def _same_origin(cohort: Cohort, block: Block) -> _SameOrigin | None:
     if cohort.origins is None:
         return None
-    same = cohort.origins[rows, None] == cohort.origins[None, :]
-    return _SameOrigin((same & ~forbidden).sum(axis=1), (same & relevant).sum(axis=1))
+    same = cohort.origins[block.order] == cohort.origins[block.queries, None]
+    findable = np.arange(block.order.shape[1]) < block.sizes[:, None]
+    return _SameOrigin((same & findable).sum(axis=1), (same & block.relevant).sum(axis=1))
 
 
 def _columns(

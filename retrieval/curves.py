@@ -1,0 +1,104 @@
+"""ROC curves of scores that should be high where something is true. Pure.
+
+``scores``: float ``[n]``, higher says "true" more firmly; ``truth``: bool ``[n]``. Ties count half, as in the
+Mann-Whitney statistic, to which the area is equal (Hanley, McNeil, *Radiology* 143, 1982).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.resampling import Draws, Weights
+
+Scores = npt.NDArray[np.float64]
+Truth = npt.NDArray[np.bool_]
+GRID = np.linspace(0.0, 1.0, 51)  # false-positive rates at which bands are given
+
+
+@dataclass(frozen=True, slots=True)
+class Roc:
+    """False-positive rate, true-positive rate and threshold, rising from (0, 0) to (1, 1)."""
+
+    false_positive: Scores
+    true_positive: Scores
+    thresholds: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Interval of the true-positive rate at each false-positive rate of ``GRID``, [51] each."""
+
+    low: Scores
+    high: Scores
+
+
+def roc(scores: Scores, truth: Truth) -> Roc:
+    """The curve, corners only, by scikit-learn. Raises ``ValueError`` unless both outcomes occur."""
+    from sklearn.metrics import roc_curve
+
+    _check(truth)
+    return Roc(*(np.asarray(part, dtype=np.float64) for part in roc_curve(truth, scores)))
+
+
+def auc(scores: Scores, truth: Truth) -> float:
+    """Area under the ROC curve, by scikit-learn. Raises ``ValueError`` unless both outcomes occur."""
+    from sklearn.metrics import roc_auc_score
+
+    _check(truth)
+    return float(roc_auc_score(truth, scores))
+
+
+def weighted_auc(scores: Scores, truth: Truth, weights: Weights) -> Scores:
+    """The area for each row of ``weights`` [draws, n], [draws]; NaN for a draw without one of the outcomes."""
+    order, starts = _by_score(scores)
+    positive = np.where(truth[order], weights[:, order], 0.0)
+    negative = np.where(truth[order], 0.0, weights[:, order])
+    tied_positive = np.add.reduceat(positive, starts, axis=1)
+    tied_negative = np.add.reduceat(negative, starts, axis=1)
+    below = np.cumsum(tied_negative, axis=1) - tied_negative / 2
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    out = np.full(len(weights), np.nan)
+    np.divide((tied_positive * below).sum(axis=1), pairs, out=out, where=pairs > 0)
+    return out
+
+
+def drawn_auc(scores: Scores, truth: Truth, draws: Draws, chosen: npt.NDArray[np.int64]) -> Scores:
+    """The area in every bootstrap draw, [draws], over the ``chosen`` cases (rows of ``scores`` and ``truth``)."""
+    parts = [weighted_auc(scores[chosen], truth[chosen], weights) for weights in draws.weights(chosen)]
+    return np.concatenate(parts)
+
+
+def roc_band(scores: Scores, truth: Truth, draws: Draws) -> Band:
+    """Pointwise interval of the curve over the draws, at the false-positive rates of ``GRID``."""
+    order, starts = _by_score(-scores)
+    curves = []
+    for weights in draws.weights(np.arange(len(scores))):
+        positive = _cumulated(np.where(truth[order], weights[:, order], 0.0), starts)
+        negative = _cumulated(np.where(truth[order], 0.0, weights[:, order]), starts)
+        both = (positive[:, -1] > 0) & (negative[:, -1] > 0)
+        rates = zip(negative[both], positive[both], strict=True)
+        curves += [np.interp(GRID, n / n[-1], p / p[-1]) for n, p in rates]
+    tail = (1 - draws.level) / 2
+    low, high = np.quantile(np.array(curves), [tail, 1 - tail], axis=0)
+    return Band(low, high)
+
+
+def _by_score(scores: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cases by rising score, and where each run of equal scores begins."""
+    order = np.argsort(scores, kind="stable")
+    sorted_scores = scores[order]
+    return order, np.flatnonzero(np.concatenate([[True], sorted_scores[1:] != sorted_scores[:-1]]))
+
+
+def _cumulated(weights: Weights, starts: npt.NDArray[np.int64]) -> Weights:
+    """Sums up to the end of each run, from 0 on, [draws, runs + 1]."""
+    sums = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
+    return np.asarray(np.concatenate([np.zeros((len(sums), 1)), sums], axis=1), dtype=np.float64)
+
+
+def _check(truth: Truth) -> None:
+    if truth.all() or not truth.any():
+        raise ValueError("An ROC curve needs cases where it is true and cases where it is not; got one kind only.")

@@ -1,0 +1,82 @@
+"""Precision among the first k as it would be where a finding is rarer or more common than in the gallery. Pure.
+
+A gallery made for research holds far more of a finding than a reading room meets, and precision falls with prevalence.
+Here cases are thought to be drawn away at random, those with the finding or those without, until it has the prevalence
+asked for. The expectation over all such draws is exact: a case with the finding at a rank with ``a`` others and ``b``
+without before it stays among the first k when fewer than k of these are left, and how many are left is hypergeometric.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.metrics import Ranked
+
+PREVALENCES = (0.05, 0.02, 0.01, 0.005)
+
+
+def left_after_drawing(positives: int, negatives: int, prevalence: float) -> tuple[int, int]:
+    """How many cases with and without the finding are left at a ``prevalence`` in (0, 1), rounded to whole cases.
+
+    Only one of the two is drawn from. (0, negatives) when the gallery is too small to hold one with the finding.
+    """
+    wanted = round(negatives * prevalence / (1 - prevalence))
+    if wanted <= positives:
+        return wanted, negatives
+    return positives, min(negatives, round(positives * (1 - prevalence) / prevalence))
+
+
+def expected_precision(
+    carrying: Ranked, sizes: npt.NDArray[np.int64], k: int, prevalence: float
+) -> npt.NDArray[np.float64]:
+    """Expected P@k at ``prevalence`` of rankings ``carrying`` [q, n] (True: has the finding), [q].
+
+    ``sizes`` [q]: how many places are ranked at all; those after hold nothing. NaN where too few cases are on file
+    for that prevalence: no case with the finding, or fewer than k cases, would be left.
+    """
+    out = np.full(len(carrying), np.nan)
+    reached = np.arange(carrying.shape[1]) < sizes[:, None]
+    with_it, without = (carrying & reached).sum(axis=1), (~carrying & reached).sum(axis=1)
+    for counts in sorted(set(zip(with_it.tolist(), without.tolist(), strict=True))):
+        rows = np.flatnonzero((with_it == counts[0]) & (without == counts[1]))
+        left = left_after_drawing(*counts, prevalence)
+        if left[0] and sum(left) >= k:
+            out[rows] = _expected(carrying[rows], reached[rows], k, counts, left)
+    return out
+
+
+def _expected(
+    carrying: Ranked, reached: Ranked, k: int, counts: tuple[int, int], left: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """P@k where of ``counts`` (with, without) cases ``left`` stay. One of the two loses none."""
+    before_with = np.cumsum(carrying, axis=1) - 1
+    before_without = np.cumsum(~carrying, axis=1)
+    if left[1] == counts[1]:  # cases with the finding are drawn from; this one is kept with probability left/counts
+        rows, ranks = np.nonzero(carrying & reached & (before_without < k))
+        a, b = before_with[rows, ranks], before_without[rows, ranks]
+        stays = left[0] / counts[0] * _at_most(k - 1 - b, counts[0] - 1, left[0] - 1, a)
+    else:
+        rows, ranks = np.nonzero(carrying & reached & (before_with < k))
+        a, b = before_with[rows, ranks], before_without[rows, ranks]
+        stays = _at_most(k - 1 - a, counts[1], left[1], b)
+    return np.asarray(np.bincount(rows, weights=stays, minlength=len(carrying)) / k, dtype=np.float64)
+
+
+def _at_most(
+    most: npt.NDArray[np.int64], population: int, drawn: int, before: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """P(X <= most) of a hypergeometric X: how many of ``before`` are among ``drawn`` of a ``population``, [n] each."""
+    from scipy.special import gammaln
+
+    def log_choose(n: npt.NDArray[np.int64], r: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.asarray(gammaln(n + 1.0) - gammaln(r + 1.0) - gammaln(n - r + 1.0), dtype=np.float64)
+
+    total = np.zeros(len(before))
+    whole = log_choose(np.array([population]), np.array([drawn]))
+    for x in range(int(most.max(initial=-1)) + 1):
+        possible = (x <= most) & (x <= before) & (x <= drawn) & (drawn - x <= population - before)
+        inside, outside = before[possible], population - before[possible]
+        logs = log_choose(inside, np.full_like(inside, x)) + log_choose(outside, np.full_like(outside, drawn - x))
+        total[possible] += np.exp(logs - whole)
+    return np.minimum(total, 1.0)
