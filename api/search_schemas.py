@@ -99,7 +99,8 @@ class SearchAnswer(Wire):
     plan: str
     candidates: int
     exhaustive: bool
-    no_confident_match: bool = Field(description="no hit stands out from the yardstick's random pairs")
+    no_confident_match: bool = Field(description="none of the hits should be taken for a similar case")
+    reasons: list[str] = Field(description="why there is no confident match, as sentences; empty when there is one")
     yardstick: str = Field(description="the random pairs of this gallery that percentiles count")
     composition: CompositionBody | None = Field(description="of image and text; null for a query of one of them")
     took_ms: float

@@ -262,6 +262,7 @@ def answer(result: SearchResult, query: QueryBody) -> SearchAnswer:
         candidates=result.candidates,
         exhaustive=result.exhaustive,
         no_confident_match=result.no_confident_match,
+        reasons=list(result.reasons),
         yardstick=result.yardstick.value,
         composition=None if result.composition is None else composition_body(result.composition),
         took_ms=round(result.took_ms, 3),

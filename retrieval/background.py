@@ -64,6 +64,17 @@ class RandomPairs:
         """Whether a best hit is above what 95 of 100 random pairs reach. True when too small a gallery can't tell."""
         return not len(self.similarities) or self.percentile(similarity) >= CONFIDENT_PERCENTILE
 
+    def doubts(self, best: float | None) -> tuple[str, ...]:
+        """Why a best hit of this similarity (None: there is no hit) is no confident match; empty when it is one."""
+        if best is None:
+            return ("No case qualifies: the gallery, the filter or the patient exclusion leaves none.",)
+        if self.stands_out(best):
+            return ()
+        return (
+            f"The most similar case ({best:.2f}) is no closer than {self.percentile(best):.0f} % of random pairs; "
+            f"a match would have to be closer than {CONFIDENT_PERCENTILE:.0f} %.",
+        )
+
 
 class Background:
     """Random pairs of a gallery, drawn again when it has doubled or halved since. Safe to use from several threads."""

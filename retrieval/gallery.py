@@ -271,6 +271,7 @@ class Gallery:
         pairs = self._random_pairs(snapshot, query.text_weight)
         met = met_by(snapshot, query, found.keys, ranking)
         hits = hits_of(self.catalog, query, asked, found, k, pairs, snapshot.space, met=met, rerank=rerank)
+        reasons = pairs.doubts(max((hit.similarity for hit in hits), default=None))
         return SearchResult(
             hits=hits,
             encoder=self.encoder.card.name,
@@ -280,10 +281,11 @@ class Gallery:
             plan=found.plan.name,
             candidates=found.plan.candidates,
             exhaustive=found.plan.exhaustive,
-            no_confident_match=not any(pairs.stands_out(hit.similarity) for hit in hits),
+            no_confident_match=bool(reasons),
             took_ms=0.0,
             yardstick=yardstick_of(query),
             composition=composition_of(query),
+            reasons=reasons,
         )
 
     def space(self) -> Space:

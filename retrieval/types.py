@@ -232,7 +232,10 @@ class Composition:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits with what is needed to trust and cite them. ``composition``: of an image with a sentence, else None."""
+    """Hits with what is needed to trust and cite them. ``composition``: of an image with a sentence, else None.
+
+    ``reasons``: sentences why there is no confident match; empty when there is one.
+    """
 
     hits: tuple[Hit, ...]
     encoder: str
@@ -246,6 +249,7 @@ class SearchResult:
     took_ms: float
     yardstick: Yardstick = Yardstick.CASES
     composition: Composition | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ function aboutAnswer({ stale = false } = {}) {
   const told = [];
   if (stale) told.push("Below is still the answer to the search before, not to the one that failed.");
   if (answer?.no_confident_match && answer.hits.length) {
-    told.push("No confident match: none of these stands out from random pairs of this gallery. They are the least unlike, not alike.");
+    told.push(`No confident match: these are the least unlike, not alike. ${answer.reasons.join(" ")}`);
   }
   if (answered?.files?.length > 1) told.push(...answer.query.warnings);
   byId("about-answer").replaceChildren(...told.map((text) => el("p.notice.doubt", {}, text)));

@@ -23,6 +23,7 @@ def result_json(result: SearchResult, warnings: tuple[str, ...]) -> dict[str, An
         "candidates": result.candidates,
         "exhaustive": result.exhaustive,
         "no_confident_match": result.no_confident_match,
+        "reasons": list(result.reasons),
         "took_ms": round(result.took_ms, 3),
         "yardstick": result.yardstick.value,
         "composition": _composition_json(result.composition),
@@ -93,7 +94,7 @@ def print_result(result: SearchResult) -> None:
         table.add_row(*_row(hit))
     console.print(table)
     if result.no_confident_match:
-        console.print("No confident match: the best of these is no closer than random pairs of this gallery often are.")
+        console.print(f"No confident match. {' '.join(result.reasons)}")
     if result.composition is not None:
         console.print(f"{result.composition.told} Similarities: to both as one; to the image + to the text.")
     how = "every candidate scored" if result.exhaustive else "approximate"
