@@ -11,8 +11,8 @@ from api.schemas import Asked, AttributesBody, EncoderBody, LabelBody, Wire
 Sentence = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]
 
 
-class SearchForm(Asked):
-    """The fields of POST /v1/search: ``files``, ``case_id`` or ``text``, or ``text`` beside one of the other two."""
+class QueryForm(Asked):
+    """What is asked with: ``files``, ``case_id`` or ``text``, or ``text`` beside one of the other two."""
 
     case_id: str = Field("", max_length=64, description="a case on file as the query")
     text: Sentence = Field("", description="a sentence, alone or beside an image; needs an encoder with a text tower")
@@ -22,6 +22,11 @@ class SearchForm(Asked):
     fusion: Literal["sum", "rrf"] = Field(
         "sum", description="image and text as one weighted sum, or as two full rankings joined by reciprocal rank"
     )
+
+
+class SearchForm(QueryForm):
+    """The fields of POST /v1/search."""
+
     k: int = Field(10, ge=1, le=1000, description="how many hits")
     filters: str = Field("", description='JSON, as {"modality": "CT", "body_part": ["CHEST", "ABDOMEN"]}')
     rerank: bool = Field(False, description="reorder by the best matching slices")
