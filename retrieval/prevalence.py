@@ -50,8 +50,8 @@ def _expected(
     carrying: Ranked, reached: Ranked, k: int, counts: tuple[int, int], left: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
     """P@k where of ``counts`` (with, without) cases ``left`` stay. One of the two loses none."""
-    before_with = np.cumsum(carrying, axis=1) - 1
-    before_without = np.cumsum(~carrying, axis=1)
+    before_with = np.cumsum(carrying, axis=1, dtype=np.int64) - 1
+    before_without = np.cumsum(~carrying, axis=1, dtype=np.int64)
     if left[1] == counts[1]:  # cases with the finding are drawn from; this one is kept with probability left/counts
         rows, ranks = np.nonzero(carrying & reached & (before_without < k))
         a, b = before_with[rows, ranks], before_without[rows, ranks]

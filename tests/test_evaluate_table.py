@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.asked_rows import Condition
 from indexer.demo.phantoms import generate
-from indexer.evaluate import Condition, evaluate_gallery, evaluate_table
+from indexer.evaluate import evaluate_gallery, evaluate_table
 from indexer.labels import LabelTable
 from indexer.limits import Limits
 from indexer.pipeline import Options, index

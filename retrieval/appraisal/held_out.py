@@ -79,7 +79,9 @@ def _columns(cohort: Cohort, measured: Numbers) -> Flags:
     """Which measured values each case has, and in a last column, if there are others, whether it has any of those."""
     members = cohort.members > 0
     others = np.asarray(np.delete(members, measured, axis=1), dtype=bool)
-    columns = [members[:, measured], np.asarray(others.any(axis=1))[:, None]] if others.any() else [members[:, measured]]
+    columns = [members[:, measured]]
+    if others.any():
+        columns.append(np.asarray(others.any(axis=1))[:, None])
     return np.concatenate(columns, axis=1)
 
 
