@@ -53,15 +53,16 @@ def auc(scores: Scores, truth: Truth) -> float:
 
 def weighted_auc(scores: Scores, truth: Truth, weights: Weights) -> Scores:
     """The area for each row of ``weights`` [draws, n], [draws]; NaN for a draw without one of the outcomes."""
-    order, starts = _by_score(scores)
-    positive = np.where(truth[order], weights[:, order], 0.0)
-    negative = np.where(truth[order], 0.0, weights[:, order])
-    tied_positive = np.add.reduceat(positive, starts, axis=1)
-    tied_negative = np.add.reduceat(negative, starts, axis=1)
-    below = np.cumsum(tied_negative, axis=1) - tied_negative / 2
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    others = np.flatnonzero(~truth)
+    others = others[np.argsort(scores[others], kind="stable")]
+    below = np.searchsorted(scores[others], scores[truth], side="left")
+    not_above = np.searchsorted(scores[others], scores[truth], side="right")
+    of_others = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, others], axis=1)], axis=1)
+    of_true = weights[:, truth]
+    won = (of_true * (of_others[:, below] + of_others[:, not_above])).sum(axis=1) / 2
+    pairs = of_true.sum(axis=1) * of_others[:, -1]
     out = np.full(len(weights), np.nan)
-    np.divide((tied_positive * below).sum(axis=1), pairs, out=out, where=pairs > 0)
+    np.divide(won, pairs, out=out, where=pairs > 0)
     return out
 
 

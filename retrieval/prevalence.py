@@ -8,6 +8,9 @@ without before it stays among the first k when fewer than k of these are left, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,39 +31,61 @@ def left_after_drawing(positives: int, negatives: int, prevalence: float) -> tup
 
 
 def expected_precision(
-    carrying: Ranked, sizes: npt.NDArray[np.int64], k: int, prevalence: float
+    carrying: Ranked, sizes: npt.NDArray[np.int64], k: int, prevalences: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """Expected P@k at ``prevalence`` of rankings ``carrying`` [q, n] (True: has the finding), [q].
+    """Expected P@k at each prevalence of rankings ``carrying`` [q, n] (True: has the finding), [q, prevalences].
 
     ``sizes`` [q]: how many places are ranked at all; those after hold nothing. NaN where too few cases are on file
     for that prevalence: no case with the finding, or fewer than k cases, would be left.
     """
-    out = np.full(len(carrying), np.nan)
-    reached = np.arange(carrying.shape[1]) < sizes[:, None]
-    with_it, without = (carrying & reached).sum(axis=1), (~carrying & reached).sum(axis=1)
-    for counts in sorted(set(zip(with_it.tolist(), without.tolist(), strict=True))):
-        rows = np.flatnonzero((with_it == counts[0]) & (without == counts[1]))
-        left = left_after_drawing(*counts, prevalence)
-        if left[0] and sum(left) >= k:
-            out[rows] = _expected(carrying[rows], reached[rows], k, counts, left)
+    out = np.full((len(carrying), len(prevalences)), np.nan)
+    found = _Found.of(carrying, sizes, k)
+    for counts in sorted(set(zip(found.with_it.tolist(), found.without.tolist(), strict=True))):
+        rows = np.flatnonzero((found.with_it == counts[0]) & (found.without == counts[1]))
+        for column, prevalence in enumerate(prevalences):
+            left = left_after_drawing(*counts, prevalence)
+            if left[0] and sum(left) >= k:
+                out[rows, column] = found.expected(rows, counts, left)
     return out
 
 
-def _expected(
-    carrying: Ranked, reached: Ranked, k: int, counts: tuple[int, int], left: tuple[int, int]
-) -> npt.NDArray[np.float64]:
-    """P@k where of ``counts`` (with, without) cases ``left`` stay. One of the two loses none."""
-    before_with = np.cumsum(carrying, axis=1, dtype=np.int64) - 1
-    before_without = np.cumsum(~carrying, axis=1, dtype=np.int64)
-    if left[1] == counts[1]:  # cases with the finding are drawn from; this one is kept with probability left/counts
-        rows, ranks = np.nonzero(carrying & reached & (before_without < k))
-        a, b = before_with[rows, ranks], before_without[rows, ranks]
-        stays = left[0] / counts[0] * _at_most(k - 1 - b, counts[0] - 1, left[0] - 1, a)
-    else:
-        rows, ranks = np.nonzero(carrying & reached & (before_with < k))
-        a, b = before_with[rows, ranks], before_without[rows, ranks]
-        stays = _at_most(k - 1 - a, counts[1], left[1], b)
-    return np.asarray(np.bincount(rows, weights=stays, minlength=len(carrying)) / k, dtype=np.float64)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The cases with the finding that may come among the first k: the query of each [m], ascending, and how many cases
+    with and without it stand before; and how many of both there are for each query [q]."""
+
+    query: npt.NDArray[np.int64]
+    before_with: npt.NDArray[np.int64]
+    before_without: npt.NDArray[np.int64]
+    with_it: npt.NDArray[np.int64]
+    without: npt.NDArray[np.int64]
+    k: int
+
+    @classmethod
+    def of(cls, carrying: Ranked, sizes: npt.NDArray[np.int64], k: int) -> _Found:
+        reached = np.arange(carrying.shape[1]) < sizes[:, None]
+        query, rank = np.nonzero(carrying & reached)
+        with_it = np.bincount(query, minlength=len(carrying))
+        before_with = np.arange(len(query)) - (np.cumsum(with_it) - with_it)[query]
+        before_without = rank - before_with
+        near = (before_with < k) | (before_without < k)
+        return cls(query[near], before_with[near], before_without[near], with_it, sizes - with_it, k)
+
+    def expected(
+        self, rows: npt.NDArray[np.int64], counts: tuple[int, int], left: tuple[int, int]
+    ) -> npt.NDArray[np.float64]:
+        """P@k of some queries, where of ``counts`` (with, without) cases ``left`` stay. One of the two loses none."""
+        thinned = left[1] == counts[1]  # cases with the finding are drawn from
+        place = np.full(len(self.with_it), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        mine = (place[self.query] >= 0) & ((self.before_without if thinned else self.before_with) < self.k)
+        a, b = self.before_with[mine], self.before_without[mine]
+        if thinned:  # this one is kept with probability left / counts
+            stays = left[0] / counts[0] * _at_most(self.k - 1 - b, counts[0] - 1, left[0] - 1, a)
+        else:
+            stays = _at_most(self.k - 1 - a, counts[1], left[1], b)
+        summed = np.bincount(place[self.query[mine]], weights=stays, minlength=len(rows))
+        return np.asarray(summed / self.k, dtype=np.float64)
 
 
 def _at_most(

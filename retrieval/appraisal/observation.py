@@ -78,6 +78,5 @@ def _rarer(cohort: Cohort, block: Block, measured: npt.NDArray[np.int64], k: int
         asking = np.flatnonzero(cohort.members[block.queries, column] > 0)
         if len(asking):
             carrying = cohort.members[block.order[asking], column] > 0
-            for which, prevalence in enumerate(PREVALENCES):
-                out[asking, place, which] = expected_precision(carrying, block.sizes[asking], k, prevalence)
+            out[asking, place] = expected_precision(carrying, block.sizes[asking], k, PREVALENCES)
     return out
