@@ -106,6 +106,8 @@ class SearchAnswer(Wire):
     exhaustive: bool
     no_confident_match: bool = Field(description="none of the hits should be taken for a similar case")
     reasons: list[str] = Field(description="why there is no confident match, as sentences; empty when there is one")
+    cautions: list[str] = Field(description="what else should be known of the match, as sentences")
+    p_value: float | None = Field(description="share of cases on file that are no closer to their nearest cases")
     yardstick: str = Field(description="the random pairs of this gallery that percentiles count")
     composition: CompositionBody | None = Field(description="of image and text; null for a query of one of them")
     took_ms: float

@@ -263,6 +263,8 @@ def answer(result: SearchResult, query: QueryBody) -> SearchAnswer:
         exhaustive=result.exhaustive,
         no_confident_match=result.no_confident_match,
         reasons=list(result.reasons),
+        cautions=list(result.cautions),
+        p_value=result.p_value,
         yardstick=result.yardstick.value,
         composition=None if result.composition is None else composition_body(result.composition),
         took_ms=round(result.took_ms, 3),

@@ -61,7 +61,16 @@ def read_query(gallery: Gallery, sandbox: Sandbox, paths: Sequence[Path]) -> Que
     near = case if case.key else _sharing(gallery, draft)
     case = replace(case, patient_key=near.patient_key or case.patient_key)
     key = case.key if case.patient_key else near.key  # a part of a series may find it where its patient is included
-    query = Query(read.embedding, case.patient_key, key, draft.case.frames, draft.case.study_uid)
+    told = draft.case.attributes
+    query = Query(
+        read.embedding,
+        case.patient_key,
+        key,
+        draft.case.frames,
+        draft.case.study_uid,
+        modality=told.modality,
+        body_part=told.body_part,
+    )
     warnings = _warnings(draft.case.warnings, plans, rejections)
     return QueryCase(query, case, read.images, read.numbers, warnings)
 

@@ -1,8 +1,8 @@
 """How similar two random cases of this gallery are: the yardstick beside every similarity.
 
 A cosine of 0.93 means nothing by itself; some encoders put any two radiographs there. Against the similarities of
-random pairs of the same gallery it becomes a percentile, and a best hit that random pairs reach easily is told as no
-confident match.
+random pairs of the same gallery it becomes a percentile. The best hit of a sentence that random pairs reach easily is
+no confident match; images are judged by what is usual among the cases on file (``retrieval.evidence.novelty``).
 
 Cosines of sentences and images lie on a scale of their own, far below that of two images. So a sentence is compared
 with random pairs of its kind: sentences that say something general of a medical image, each with sampled cases; and an
@@ -64,10 +64,8 @@ class RandomPairs:
         """Whether a best hit is above what 95 of 100 random pairs reach. True when too small a gallery can't tell."""
         return not len(self.similarities) or self.percentile(similarity) >= CONFIDENT_PERCENTILE
 
-    def doubts(self, best: float | None) -> tuple[str, ...]:
-        """Why a best hit of this similarity (None: there is no hit) is no confident match; empty when it is one."""
-        if best is None:
-            return ("No case qualifies: the gallery, the filter or the patient exclusion leaves none.",)
+    def doubts(self, best: float) -> tuple[str, ...]:
+        """Why a best hit of this similarity is no confident match; empty when it is one."""
         if self.stands_out(best):
             return ()
         return (

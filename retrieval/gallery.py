@@ -21,7 +21,10 @@ from retrieval.encoders.paths.prepare import follow_choice
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, most_frames, pool
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
+from retrieval.evidence.closeness import DEPTH
 from retrieval.evidence.kept import Kept
+from retrieval.evidence.usual import Norms
+from retrieval.evidence.verdict import verdict_on
 from retrieval.filters import Filter
 from retrieval.fusion import check_weight
 from retrieval.hits import hits_of
@@ -72,6 +75,7 @@ class Gallery:
         self.fingerprint = gallery_fingerprint(encoder.card, pooling)
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
         self._backgrounds: dict[str, Background] = {}  # by the fingerprint of the space
+        self._norms = Norms()
         self.kept = Kept()
         self._general: UnitRows | None = None
         self._selections = Selections()
@@ -129,6 +133,7 @@ class Gallery:
         """Do now what the first search would wait for: check and open the index, and run the encoder once."""
         snapshot = self._live.refresh()
         self._random_pairs(snapshot)
+        self._norms.of(self.catalog, snapshot)
         if self.encoder.card.volume is None:
             self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
         if self.encoder.card.text:
@@ -188,7 +193,16 @@ class Gallery:
         with self.catalog.one_state():
             case = self.catalog.case(case_id)
             key, embedding = self.catalog.embedding(case_id)
-        return case, Query(embedding, case.patient_key, key, case.frames, case.study_uid)
+        told = case.attributes
+        return case, Query(
+            embedding,
+            case.patient_key,
+            key,
+            case.frames,
+            case.study_uid,
+            modality=told.modality,
+            body_part=told.body_part,
+        )
 
     def text_query(self, text: str) -> Query:
         """A sentence as a query. UsageError when the gallery's encoder has no text tower."""
@@ -266,12 +280,12 @@ class Gallery:
         found = search_grouped(
             ranking.search if ranking else lambda n: snapshot.search(asked.vector[None, :], n, allowed, excluded),
             lambda keys: self.catalog.groups(keys, group),
-            max(k, RERANK_CANDIDATES) if rerank else k,
+            max(k, RERANK_CANDIDATES if rerank else DEPTH),
         )
         pairs = self._random_pairs(snapshot, query.text_weight)
         met = met_by(snapshot, query, found.keys, ranking)
         hits = hits_of(self.catalog, query, asked, found, k, pairs, snapshot.space, met=met, rerank=rerank)
-        reasons = pairs.doubts(max((hit.similarity for hit in hits), default=None))
+        verdict = verdict_on(self.catalog, snapshot, self._norms, query, found, hits, pairs, group)
         return SearchResult(
             hits=hits,
             encoder=self.encoder.card.name,
@@ -281,11 +295,13 @@ class Gallery:
             plan=found.plan.name,
             candidates=found.plan.candidates,
             exhaustive=found.plan.exhaustive,
-            no_confident_match=bool(reasons),
+            no_confident_match=bool(verdict.reasons),
             took_ms=0.0,
             yardstick=yardstick_of(query),
             composition=composition_of(query),
-            reasons=reasons,
+            reasons=verdict.reasons,
+            cautions=verdict.cautions,
+            p_value=verdict.p_value,
         )
 
     def space(self) -> Space:

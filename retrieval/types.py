@@ -234,7 +234,9 @@ class Composition:
 class SearchResult:
     """Hits with what is needed to trust and cite them. ``composition``: of an image with a sentence, else None.
 
-    ``reasons``: sentences why there is no confident match; empty when there is one.
+    ``reasons``: sentences why there is no confident match; empty when there is one. ``cautions``: what else should be
+    known, also of a confident match. ``p_value``: of how close the query is to its nearest cases, among how close cases
+    on file are to theirs, in (0, 1]; None for a query with a sentence, and where too few patients are on file to tell.
     """
 
     hits: tuple[Hit, ...]
@@ -250,6 +252,8 @@ class SearchResult:
     yardstick: Yardstick = Yardstick.CASES
     composition: Composition | None = None
     reasons: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +263,7 @@ class Query:
     ``key``: its own key when it is on file, so that it does not find itself. ``frames``: those of its case, for the
     positions in matches. ``text_weight``: how much of it is a sentence, 0 to 1. A sentence beside an image is ``text``,
     a unit vector [dim]; a sentence alone is the ``embedding``. ``Gallery.text_query`` and ``with_text`` make both.
+    ``modality`` and ``body_part`` are what its header says, "" when unknown: its neighbours are held against them.
     """
 
     embedding: Embedding
@@ -269,6 +274,8 @@ class Query:
     text: npt.NDArray[np.float32] | None = None
     text_weight: float = 0.0
     fusion: Fusion = Fusion.SUM
+    modality: str = ""
+    body_part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ HIT_FIELDS = {
 }  # fmt: skip
 ANSWER_FIELDS = {
     "hits", "query", "encoder", "generation", "gallery_size", "plan", "candidates", "exhaustive", "no_confident_match",
-    "reasons", "took_ms", "intended_use", "yardstick", "composition",
+    "reasons", "cautions", "p_value", "took_ms", "intended_use", "yardstick", "composition",
 }  # fmt: skip
 
 

@@ -41,6 +41,7 @@ function aboutAnswer({ stale = false } = {}) {
   if (answer?.no_confident_match && answer.hits.length) {
     told.push(`No confident match: these are the least unlike, not alike. ${answer.reasons.join(" ")}`);
   }
+  told.push(...(answer?.cautions ?? []));
   if (answered?.files?.length > 1) told.push(...answer.query.warnings);
   byId("about-answer").replaceChildren(...told.map((text) => el("p.notice.doubt", {}, text)));
 }

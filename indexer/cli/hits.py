@@ -24,6 +24,8 @@ def result_json(result: SearchResult, warnings: tuple[str, ...]) -> dict[str, An
         "exhaustive": result.exhaustive,
         "no_confident_match": result.no_confident_match,
         "reasons": list(result.reasons),
+        "cautions": list(result.cautions),
+        "p_value": result.p_value,
         "took_ms": round(result.took_ms, 3),
         "yardstick": result.yardstick.value,
         "composition": _composition_json(result.composition),
@@ -95,6 +97,8 @@ def print_result(result: SearchResult) -> None:
     console.print(table)
     if result.no_confident_match:
         console.print(f"No confident match. {' '.join(result.reasons)}")
+    for caution in result.cautions:
+        console.print(caution)
     if result.composition is not None:
         console.print(f"{result.composition.told} Similarities: to both as one; to the image + to the text.")
     how = "every candidate scored" if result.exhaustive else "approximate"

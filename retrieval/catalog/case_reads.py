@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from retrieval.catalog import counts as catalog_counts
 from retrieval.catalog import reads, vectors
+from retrieval.catalog.facts import CaseFacts, read_facts
 from retrieval.catalog.patients import canonical
 from retrieval.catalog.store import Store
-from retrieval.catalog.types import GalleryCounts, Labelled
+from retrieval.catalog.types import GalleryCounts, Labelled, ValueCounts
 from retrieval.filters import Filter
 from retrieval.types import Case, CaseFile, Embedding, GroupBy, Keys, Label, UnitRows
 
@@ -26,6 +27,11 @@ class CaseReads(Store):
         with self.database.read() as connection:
             return catalog_counts.counts(connection)
 
+    def modalities(self) -> ValueCounts:
+        """Cases by modality, the most frequent ones; "" is an unknown one."""
+        with self.database.read() as connection:
+            return catalog_counts.modalities(connection)
+
     def case(self, case_id: str) -> Case:
         """The case of that id; NotFoundError when there is none."""
         with self.database.read() as connection:
@@ -35,6 +41,11 @@ class CaseReads(Store):
         """Cases by key, in the order asked; keys that are gone are left out."""
         with self.database.read() as connection:
             return reads.read_cases(connection, keys)
+
+    def facts(self, keys: Keys) -> dict[int, CaseFacts]:
+        """By key, what is told of each in short; keys that are gone are left out. Cheap enough for many thousands."""
+        with self.database.read() as connection:
+            return read_facts(connection, keys)
 
     def labels_of(self, keys: Keys) -> dict[int, list[Label]]:
         """The labels of each key, in the order they were given; keys without any are left out."""

@@ -28,6 +28,11 @@ def counts(connection: Connection) -> GalleryCounts:
     )
 
 
+def modalities(connection: Connection) -> ValueCounts:
+    """How many cases there are of each, "" for those of an unknown one."""
+    return _by(connection, cases.c.modality)
+
+
 def _by(connection: Connection, column: Column[Any]) -> ValueCounts:
     size = func.count().label("size")
     rows = connection.execute(select(column, size).group_by(column).order_by(size.desc(), column).limit(MOST_VALUES))
