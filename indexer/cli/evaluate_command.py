@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +27,20 @@ if TYPE_CHECKING:
     from indexer.reporting.making import Appraised
 
 
+class Protocol(StrEnum):
+    """What is asked."""
+
+    LABELS = "labels"
+    RADBENCH = "radbench"
+
+
 def evaluate(
+    folder: Annotated[
+        Path | None, typer.Argument(help="With --protocol radbench: the folder of its questions.", show_default=False)
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option(help="Neighbours' labels, or RadBench's five questions.")] = (
+        Protocol.LABELS
+    ),
     labels: Annotated[
         Path | None,
         typer.Option(help="Labels file (.csv or .parquet) that names files or UIDs. Default: the labels on file."),
@@ -57,8 +71,17 @@ def evaluate(
     """
     from retrieval.appraisal.gates import Gate
 
-    gates = [Gate.parse(text) for text in fail_under or []]
     settings = settings_of(home)
+    if protocol is Protocol.RADBENCH:
+        if folder is None or labels or where or encoder or html or compare or fail_under:
+            raise UsageError(
+                "--protocol radbench takes a FOLDER, --label, --seed, --home and --json, nothing else."
+            )
+        _radbench(settings, folder, label, seed, as_json=as_json)
+        return
+    if folder is not None:
+        raise UsageError("A FOLDER is asked with --protocol radbench; name a labels file with --labels.")
+    gates = [Gate.parse(text) for text in fail_under or []]
     with ExitStack() as stack, progress_bar("files", quiet=as_json) as bar:
         task = bar.add_task("Embedding", total=None)
 
@@ -76,6 +99,20 @@ def evaluate(
         other = stack.enter_context(Gallery.open(settings_of(compare))) if compare else None
         done = appraised(material, seed=seed, other=other, gates=gates, pictures=pictures and html is not None)
     _tell(done, html, settings, as_json=as_json)
+
+
+def _radbench(settings: Settings, folder: Path, label: str, seed: int, *, as_json: bool) -> None:
+    from indexer.cli.radbench_tables import print_radbench
+    from indexer.limits import Limits
+    from indexer.radbench.run import evaluate_radbench
+    from indexer.sandbox import Sandbox
+    from indexer.workers import worker_count
+
+    sandbox = Sandbox(worker_count(settings), Limits.of(settings))
+    with Gallery.open(settings) as gallery, sandbox, progress_bar("images", quiet=as_json) as bar:
+        task = bar.add_task("Embedding", total=None)
+        report = evaluate_radbench(gallery, sandbox, folder, label, seed=seed, done=lambda: bar.advance(task))
+    print_json(report.to_json()) if as_json else print_radbench(report)
 
 
 @contextmanager
