@@ -103,7 +103,7 @@ def test_what_is_no_question_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No question in"):
         read_questions(tmp_path)
     write(tmp_path / "a_vqa_test.csv", "image_path,reply", [["x.png", "yes"]])
-    with pytest.raises(UsageError, match="Expected a column 'question' in a_vqa_test.csv; got: image_path, reply"):
+    with pytest.raises(UsageError, match="Expected a column 'question' in a_vqa_test"):
         read_questions(tmp_path)
 
 

@@ -121,7 +121,7 @@ class _Asked:
             truth=members[observed.queries[chosen_on]],
             rates=rates[np.searchsorted(known, groups)],
             base=(of_patient / cases[:, None]).mean(axis=0),
-            exclusive=bool((cohort.members.sum(axis=1) == 1).all()),
+            exclusive=bool((cohort.members[inside].sum(axis=1) == 1).all()),
         )
 
     def choose(self, members: Flags) -> Chosen:
