@@ -17,17 +17,22 @@ import numpy.typing as npt
 from retrieval.metrics import Ranked
 
 PREVALENCES = (0.05, 0.02, 0.01, 0.005)
+WITHIN = 0.25  # of the prevalence asked for
 
 
 def left_after_drawing(positives: int, negatives: int, prevalence: float) -> tuple[int, int]:
     """How many cases with and without the finding are left at a ``prevalence`` in (0, 1), rounded to whole cases.
 
-    Only one of the two is drawn from. (0, negatives) when the gallery is too small to hold one with the finding.
+    Only one of the two is drawn from. (0, negatives) when the gallery is so small that whole cases come no nearer to
+    the prevalence than a quarter of it.
     """
     wanted = round(negatives * prevalence / (1 - prevalence))
     if wanted <= positives:
-        return wanted, negatives
-    return positives, min(negatives, round(positives * (1 - prevalence) / prevalence))
+        left = wanted, negatives
+    else:
+        left = positives, min(negatives, round(positives * (1 - prevalence) / prevalence))
+    reached = left[0] / max(sum(left), 1)
+    return left if abs(reached / prevalence - 1) <= WITHIN else (0, negatives)
 
 
 def expected_precision(

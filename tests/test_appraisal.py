@@ -22,6 +22,7 @@ from retrieval.appraisal.subjects import Subjects, age_band, groupings
 from retrieval.appraisal.types import Appraisal
 from retrieval.errors import UsageError
 from retrieval.evidence.operating import youden
+from retrieval.evidence.sample import folds_of
 from retrieval.resampling import Draws
 from retrieval.types import Attributes
 
@@ -87,8 +88,6 @@ def test_shares_and_thresholds_owe_nothing_to_the_fold(study: Subjects, asked: A
     """Other labels in a fold change nothing that other folds chose, and no share of a case in the fold itself."""
     held = asked.held
     assert held is not None
-    from retrieval.evidence.sample import folds_of
-
     fold = folds_of(asked.cohort.patients)
     spoilt = list(study.values)
     for row in np.flatnonzero(fold == 2):
@@ -107,10 +106,8 @@ def test_shares_of_the_plain_vote(study: Subjects, asked: Answered) -> None:
     """One neighbour a patient from other folds, softmax weights, and one more voter that votes as the gallery does."""
     held = asked.held
     assert held is not None
-    from retrieval.evidence.sample import folds_of
-
     fold = folds_of(asked.cohort.patients)
-    k, temperature = (float(part) for part in held.ways[0].replace(",", "").split()[::3][:2])
+    k, temperature = (float(part) for part in held.ways[0].replace(",", "").split()[:4:3])
     query = int(np.flatnonzero(fold == 0)[0])
     inside = np.flatnonzero(fold != 0)
     near = inside[np.argsort(-(study.vectors[inside] @ study.vectors[query]), kind="stable")]
@@ -180,7 +177,10 @@ def test_calibration_error_and_its_draws(done: Appraisal, asked: Answered) -> No
     chosen = np.arange(len(ones)) % 3 > 0
     drawn = CalibrationError("ECE", held.probabilities, held.truth).drawn(draws, chosen)
     weights = np.concatenate(list(draws.weights(np.arange(len(ones))))) * chosen
-    assert drawn == pytest.approx([plain_error(held.probabilities, held.truth, row) for row in weights])
+    plain = np.array([plain_error(held.probabilities, held.truth, row) for row in weights])
+    value = plain_error(held.probabilities, held.truth, chosen.astype(float))
+    assert drawn == pytest.approx(np.maximum(plain - plain.mean() + value, 0))
+    assert calibration.error.low <= calibration.error.value <= calibration.error.high
 
 
 def test_calibration_error_by_hand() -> None:

@@ -43,6 +43,8 @@ def test_by_hand() -> None:
     assert expected_precision(ranking, np.array([12]), 1, (0.2,))[0, 0] == pytest.approx(0.5)
     assert left_after_drawing(2, 98, 0.05) == (2, 38)  # too rare: cases without it are drawn from
     assert left_after_drawing(10, 40, 0.005) == (0, 40)  # too small a gallery
+    assert left_after_drawing(10, 120, 0.01) == (1, 120)
+    assert left_after_drawing(10, 120, 0.005) == (0, 120)  # one case would be 0.8 %, none 0 %
     assert np.isnan(expected_precision(ranking, np.array([12]), 1, (0.005,))[0, 0])
 
 

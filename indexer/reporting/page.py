@@ -49,6 +49,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "with_interval": with_interval, "interval": interval, "percent": percent}
+    environment.filters |= {"counted": counted, "point_name": point_name, "breakable": breakable}
     environment.globals |= {
         "roc_plot": drawings.roc_plot,
         "reliability_plot": drawings.reliability_plot,
@@ -81,6 +82,21 @@ def with_interval(figure: Figure, places: int = 3) -> str:
 def percent(share: float) -> str:
     """As few digits as it takes."""
     return f"{share * 100:.3g} %"
+
+
+def counted(count: int, what: str) -> str:
+    """As "1 case" and "1,200 cases"."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def point_name(name: str) -> str:
+    """An operating point as a reader knows it."""
+    return name.replace("youden", "Youden").replace(">=", " ≥ ")
+
+
+def breakable(text: str) -> str:
+    """Lines may break after an underscore."""
+    return text.replace("_", "_\u200b")
 
 
 def _figures_of(groups: tuple[GroupFigures, ...], name: str) -> list[tuple[str, Figure]]:

@@ -14,7 +14,11 @@ from retrieval.resampling import Draws, Flags
 
 @dataclass(frozen=True, slots=True)
 class CalibrationError:
-    """Expected calibration error of ``probabilities`` [cases, values] for ``truth``, mean over the values."""
+    """Expected calibration error of ``probabilities`` [cases, values] for ``truth``, mean over the values.
+
+    Drawing cases again adds noise to every bin, and noise of either sign adds to this error. So draws are moved by how
+    much their mean exceeds the value (the bootstrap estimate of bias; Efron, Tibshirani 1993, chapter 10), not below 0.
+    """
 
     name: str
     probabilities: Numbers
@@ -40,7 +44,8 @@ class CalibrationError:
             total += np.abs(times @ excess.reshape(patients, BINS)).sum(axis=1)
         out = np.full(len(times), np.nan)
         np.divide(total / self.truth.shape[1], whole, out=out, where=whole > 0)
-        return out
+        moved: Numbers = np.maximum(out - (np.nanmean(out) - self.value(chosen)), 0.0)
+        return moved
 
 
 def calibration(probabilities: Numbers, shares: Numbers, truth: Flags, draws: Draws, seed: int) -> Calibration:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.appraisal.answered import answered
+from retrieval.appraisal.calibration import CalibrationError
 from retrieval.appraisal.statistics import Average, Figure, Statistic, taken_with_draws
 from retrieval.appraisal.subjects import Subjects
 from retrieval.errors import UsageError
@@ -97,7 +98,9 @@ def compare(
 
 
 def _figures(measures: Sequence[Statistic], areas: Sequence[Statistic]) -> list[Statistic]:
-    return [*measures, *([Average("AUC", areas)] if areas else []), *areas]
+    ranking = [one for one in measures if not isinstance(one, CalibrationError)]
+    errors = [one for one in measures if isinstance(one, CalibrationError)]
+    return [*ranking, *([Average("AUC", areas)] if areas else []), *areas, *errors]
 
 
 def _difference(mine: Statistic, yours: Statistic, draws: Draws) -> Difference:

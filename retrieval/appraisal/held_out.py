@@ -63,7 +63,8 @@ def hold_out(cohort: Cohort, observed: Observed, measured: Numbers, seed: int) -
         chosen = asked.choose(members)
         held = np.flatnonzero(fold_of_query == fold)
         shares[held], probabilities[held] = asked.answers(members, chosen, held)
-        ways.append(f"{chosen.way.k} neighbours, temperature {chosen.way.temperature:.3g}, {chosen.calibrator.method}")
+        way, method = chosen.way, chosen.calibrator.method
+        ways.append(f"{way.k} voters, temperature {way.temperature:.3g}, calibration {method}")
         fitted = chosen.fitted if chosen.held_out is None else chosen.held_out
         for name, set_threshold in POINTS:
             for value in range(len(measured)):
