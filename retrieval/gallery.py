@@ -304,6 +304,10 @@ class Gallery:
             p_value=verdict.p_value,
         )
 
+    def snapshot(self) -> Snapshot:
+        """The vectors as they are now, for reading many; within ``catalog.one_state`` of the same moment as that."""
+        return self._live.refresh()
+
     def space(self) -> Space:
         """Where searches happen now: the stored vectors' own space or that of the live adapter."""
         return self._live.refresh().space

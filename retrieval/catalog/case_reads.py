@@ -47,6 +47,11 @@ class CaseReads(Store):
         with self.database.read() as connection:
             return read_facts(connection, keys)
 
+    def first_key_since(self, since: str) -> int:
+        """The least key of a case that was added at that time (ISO 8601, UTC) or later; past all keys without one."""
+        with self.database.read() as connection:
+            return reads.first_key_since(connection, since)
+
     def labels_of(self, keys: Keys) -> dict[int, list[Label]]:
         """The labels of each key, in the order they were given; keys without any are left out."""
         with self.database.read() as connection:

@@ -75,6 +75,11 @@ def select_keys(connection: Connection, condition: Filter | None) -> Keys:
     return as_keys(row[0] for row in connection.execute(statement))
 
 
+def first_key_since(connection: Connection, since: str) -> int:
+    first = connection.scalar(select(func.min(cases.c.key)).where(cases.c.created_at >= since))
+    return (connection.scalar(select(func.max(cases.c.key))) or 0) + 1 if first is None else int(first)
+
+
 def keys_of_patient(connection: Connection, patient_key: str) -> Keys:
     """Sorted; empty for "", since cases of unknown patients have nothing in common."""
     if not patient_key:

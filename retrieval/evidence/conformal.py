@@ -41,11 +41,13 @@ def least_count(alpha: float, assurance: float) -> int:
 class Reference:
     """What is usual: values [n] in ascending order, the smaller the stranger, of ``independent`` patients.
 
-    ``allowed``: a value is strange when it is below the one at this place, counted from 1; 0: none is.
+    ``granted``: what ``allowance`` grants to so many patients. ``allowed``: a value is strange when it is below the one
+    at this place, counted from 1; 0: none is.
     """
 
     values: Values
     independent: int
+    granted: int
     allowed: int
 
     @classmethod
@@ -55,7 +57,7 @@ class Reference:
         known = np.sort(np.asarray(values, dtype=np.float64))
         granted = allowance(independent, alpha, assurance)
         allowed = max(1, granted * len(known) // independent) if granted else 0
-        return cls(known, independent, allowed)
+        return cls(known, independent, granted, allowed)
 
     @property
     def can_tell(self) -> bool:

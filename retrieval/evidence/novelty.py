@@ -24,7 +24,8 @@ from retrieval.types import Attributes, Hit, Query
 
 STRANGE = 0.04  # at most this share of cases like those on file is called strange for how close it is ...
 CONTRADICTED = 0.01  # ... and this for what its neighbours are: together the 5 % of false alarms that are promised
-ASSURANCE = 0.9  # how sure the first of these is, over the samples that may be drawn
+ASSURANCE = 0.75  # how sure the first of these is, over the samples that may be drawn
+ENOUGH = 2  # strange cases that a modality must be granted to be gone by: else its one oddest case would decide
 ANY = ""  # all modalities together
 
 Told = tuple[str, str]  # modality, as ``kind_of`` names it, and body part, folded
@@ -79,7 +80,7 @@ def judge(
 
 def _judge_closeness(usual: Usual, modality: str, found: Closeness) -> Judgement:
     kind = kind_of(modality)
-    if kind not in usual.closeness or not usual.closeness[kind][found.depth - 1].joint.can_tell:
+    if kind not in usual.closeness or usual.closeness[kind][found.depth - 1].joint.granted < ENOUGH:
         kind = ANY
     among = usual.closeness[kind][found.depth - 1]
     if not among.joint.can_tell:

@@ -38,10 +38,11 @@ _BLOCK = 64  # cases asked together
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A case of the sample. ``near``, ``apart``: float64 [DEPTH], closeness to so many neighbours, NaN where it has
-    fewer. ``modality``, ``body_part``: place of the first neighbour told the same, as in ``Agreement``."""
+    """A case of the sample and its nearest. ``near``, ``apart``: float64 [DEPTH], closeness to so many neighbours, NaN
+    where it has fewer. ``modality``, ``body_part``: place of the first neighbour told the same, as in ``Agreement``."""
 
     facts: CaseFacts
+    nearest: CaseFacts
     near: npt.NDArray[np.float64]
     apart: npt.NDArray[np.float64]
     modality: int
@@ -111,21 +112,23 @@ def rows_of(snapshot: Snapshot, keys: Keys) -> UnitRows:
     return found
 
 
-def ask(catalog: Catalog, snapshot: Snapshot, keys: Keys) -> list[Asked]:
-    """The nearest cases of other patients of each key, one per patient; cases that have none are left out."""
-    return [
-        found for at in range(0, len(keys), _BLOCK) for found in _ask_block(catalog, snapshot, keys[at : at + _BLOCK])
-    ]
+def ask(catalog: Catalog, snapshot: Snapshot, keys: Keys, among: Keys | None = None) -> list[Asked]:
+    """The nearest cases of other patients of each key, one per patient; cases that have none are left out.
+
+    ``among``: only of these (ascending); None for all on file.
+    """
+    starts = range(0, len(keys), _BLOCK)
+    return [found for at in starts for found in _ask_block(catalog, snapshot, keys[at : at + _BLOCK], among)]
 
 
-def _ask_block(catalog: Catalog, snapshot: Snapshot, keys: Keys) -> Iterator[Asked]:
+def _ask_block(catalog: Catalog, snapshot: Snapshot, keys: Keys, among: Keys | None) -> Iterator[Asked]:
     rows, facts = rows_of(snapshot, keys), catalog.facts(keys)
     open_ = np.array([n for n, key in enumerate(keys.tolist()) if key in facts], dtype=np.int64)
     nearest: dict[int, list[tuple[CaseFacts, float]]] = {}
     for width in _WIDTHS:
         if not len(open_):
             break
-        found, similarities, _ = snapshot.search(rows[open_], min(width, max(1, len(snapshot))), None, NO_KEYS)
+        found, similarities, _ = snapshot.search(rows[open_], min(width, max(1, len(snapshot))), among, NO_KEYS)
         facts |= catalog.facts(np.setdiff1d(found[found > 0], np.fromiter(facts, np.int64)))
         for n, near, scores in zip(open_.tolist(), found.tolist(), similarities.tolist(), strict=True):
             nearest[n] = _of_others(facts[int(keys[n])], near, scores, facts)
@@ -163,6 +166,7 @@ def _asked(own: CaseFacts, others: list[tuple[CaseFacts, float]], snapshot: Snap
     near, apart = by_depth(similarities, neighbours)
     return Asked(
         own,
+        others[0][0],
         near[0],
         apart[0],
         _first([kind_of(other.modality) == kind_of(own.modality) for other, _ in others]),
