@@ -326,6 +326,17 @@ def test_a_sample_is_asked_where_there_are_very_many() -> None:
     assert len(observation.sampled(10**9, 0)) == observation.MIN_QUERIES
 
 
+def test_a_sample_is_asked_against_all_cases(study: Subjects, asked: Answered) -> None:
+    part = answered(study, (1, 5, 10), 0, most=150)
+    rows = part.observed.queries
+    assert len(rows) == 150
+    assert np.array_equal(part.observed.scores.values, asked.observed.scores.values[rows], equal_nan=True)
+    assert part.observed.rarer == pytest.approx(asked.observed.rarer[rows], nan_ok=True)
+    done = appraise(study, resamples=20, most=150)
+    assert (done.asked, done.report.cases) == (150, 240)
+    assert "A random sample of 150 of the 240 cases was asked" in done.notes[-1]
+
+
 def test_bounds() -> None:
     figures = {"P@5": 0.6, "ECE": 0.04, "AUC[a=b]": 0.9, "AUC": float("nan")}
     assert Gate.parse("AUC[a=b]=0.8") == Gate("AUC[a=b]", 0.8)

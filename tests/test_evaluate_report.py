@@ -7,9 +7,18 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer.demo.phantoms import generate
+from indexer.evaluate import Evaluation
+from indexer.reporting import Page, render
+from indexer.reporting.page import breakable, counted, interval, number, percent, point_name, with_interval
+from retrieval.appraisal.appraise import appraise
+from retrieval.appraisal.compare import compare
+from retrieval.appraisal.statistics import Figure
+from retrieval.appraisal.subjects import Subjects
+from retrieval.types import Attributes
 from tests.processes import run
 
 
@@ -24,7 +33,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Seen(HTMLParser):
     """What a page refers to, and whether its tags are closed."""
 
-    VOID = ("meta", "img", "br", "link", "input", "line", "circle", "polyline", "polygon")
+    VOID = ("meta", "img", "br")
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +48,9 @@ class Seen(HTMLParser):
             self.open.append(tag)
         self.refers += [value or "" for name, value in attrs if name in {"src", "href"}]
         self.without_alt += tag == "img" and not dict(attrs).get("alt")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -96,3 +108,45 @@ def test_a_gallery_compared_with_itself_shows_no_difference(scans: Path, tmp_pat
     assert comparison["only_this"] == 0
     assert {one["difference"] for one in comparison["differences"]} <= {0.0, None}
     assert "no difference shown" in place.read_text(encoding="utf-8")
+
+
+def test_names_that_look_like_markup_stay_names() -> None:
+    """A label's values come from files of others: on the page they are text, in every place where they stand."""
+    hostile = ("<script>alert(1)</script>", '"><img src=x>', "a & b")
+    generator = np.random.default_rng(0)
+    kinds = generator.integers(0, 3, 120)
+    rows = np.eye(3, 8)[kinds] + generator.normal(size=(120, 8)) * 0.6
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    subjects = Subjects(
+        vectors=rows.astype(np.float32),
+        case_ids=tuple(f"case-{row}" for row in range(120)),
+        patient_keys=tuple(f"p{row}" for row in range(120)),
+        values=tuple((hostile[kind],) for kind in kinds),
+        attributes=tuple(Attributes(source=hostile[row % 2], manufacturer=hostile[2]) for row in range(120)),
+    )
+    appraisal = appraise(subjects, resamples=20)
+    evaluation = Evaluation(hostile[0], (hostile[1],), "encoder", "print", "gallery", 120, 0, appraisal.report)
+    compared = compare(subjects, subjects, hostile[0], hostile[1], resamples=20)
+    broken = ("P@5 is 0.1 <b>, below.",)
+    page = render(Page(evaluation, appraisal, subjects, {}, hostile[1], hostile[0], "now", "1", compared, broken))
+    found = seen(page)
+    assert not {"script", "img"} & found.tags
+    assert "<b>, below" not in page
+    assert page.count("&lt;script&gt;") > 5
+    assert "Too small" not in page
+    assert page.count("<svg") >= 3 + 1 + 2  # curves, reliability, two figures by site
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (number(float("nan")), "–"), (number(None), "–"), (number(-0.5, 1), "−0.5"),
+        (interval(float("nan"), 1.0), "–"), (interval(0.1, 0.25, 2), "0.10 to 0.25"),
+        (with_interval(Figure("x", 0.5, 0.25, 0.75, 9), 2), "0.50 (0.25 to 0.75)"),
+        (with_interval(Figure("x", float("nan"), 0, 0, 0)), "–"), (percent(0.005), "0.5 %"), (percent(0.95), "95 %"),
+        (counted(1, "case"), "1 case"), (counted(1200, "case"), "1,200 cases"),
+        (point_name("sensitivity>=0.90"), "sensitivity ≥ 0.90"), (breakable("a_b"), "a_\u200bb"),
+    ],
+)  # fmt: skip
+def test_how_numbers_are_written(said: str, shown: str) -> None:
+    assert said == shown

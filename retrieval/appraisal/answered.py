@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from retrieval.appraisal.calibration import CalibrationError
 from retrieval.appraisal.held_out import HeldOut, hold_out
-from retrieval.appraisal.observation import Observed, observe, sampled
+from retrieval.appraisal.observation import MAX_QUERIES, Observed, observe, sampled
 from retrieval.appraisal.statistics import Area, Mean, Statistic
 from retrieval.appraisal.subjects import Subjects
 from retrieval.appraisal.types import SmallValue
@@ -60,8 +60,8 @@ class Answered:
         return out
 
 
-def answered(subjects: Subjects, ks: Sequence[int], seed: int) -> Answered:
-    """Ask all subjects, or a sample. UsageError when one of them has no value, or for a wrong k."""
+def answered(subjects: Subjects, ks: Sequence[int], seed: int, most: int = MAX_QUERIES) -> Answered:
+    """Ask all subjects, or a sample of ``most``. UsageError when one of them has no value, or for a wrong k."""
     checked = checked_ks(ks)
     if not all(subjects.values):
         raise UsageError("Expected a value of the label for every case to appraise: leave out those without one.")
@@ -69,7 +69,7 @@ def answered(subjects: Subjects, ks: Sequence[int], seed: int) -> Answered:
     rows = np.arange(len(subjects), dtype=np.int64)
     known_origins = origins if len(set(origins)) > 1 else None
     cohort = cohort_of(subjects.vectors, subjects.patient_keys, subjects.values, known_origins, rows)
-    queries = sampled(len(subjects), seed)
+    queries = sampled(len(subjects), seed, most)
     measured, small = measurable(cohort, queries)
     k = 5 if 5 in checked else checked[0]
     observed = observe(cohort, queries, checked, measured, k)

@@ -11,6 +11,7 @@ from retrieval.appraisal.calibration import CalibrationError, calibration
 from retrieval.appraisal.confusions import Confusion, confusions
 from retrieval.appraisal.doubles import Picture, doubles
 from retrieval.appraisal.fairness import AttributeFigures, by_group
+from retrieval.appraisal.observation import MAX_QUERIES
 from retrieval.appraisal.statistics import Average, taken
 from retrieval.appraisal.subjects import Subjects, groupings
 from retrieval.appraisal.types import Appraisal
@@ -34,13 +35,14 @@ def appraise(
     picture: Callable[[int], Picture | None] = _no_picture,
     resamples: int = 1000,
     level: float = 0.95,
+    most: int = MAX_QUERIES,
 ) -> Appraisal:
     """Appraise the subjects, each of which must have a value of the label.
 
     ``picture`` gives a small grey picture of a subject by its row, for duplicates. Raises ``UsageError`` when nothing
-    can be evaluated. Above ``observation.MAX_QUERIES`` queries or ``MAX_CELLS`` pairs a random sample is asked.
+    can be evaluated. Above ``most`` queries or ``observation.MAX_CELLS`` pairs a random sample is asked.
     """
-    asked = answered(subjects, ks, seed)
+    asked = answered(subjects, ks, seed, most)
     cohort, observed, held = asked.cohort, asked.observed, asked.held
     queries = observed.queries
     unknown = sum(not key for key in subjects.patient_keys)

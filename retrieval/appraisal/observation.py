@@ -28,9 +28,9 @@ class Observed:
     rarer: npt.NDArray[np.float64]  # [q, measured values, PREVALENCES], P@k; NaN unless the query has the value
 
 
-def sampled(cases: int, seed: int) -> npt.NDArray[np.int64]:
+def sampled(cases: int, seed: int, most: int = MAX_QUERIES) -> npt.NDArray[np.int64]:
     """Rows of the queries to ask, ascending: all cases, or a random sample where all would take too long."""
-    most = max(MIN_QUERIES, min(MAX_QUERIES, MAX_CELLS // max(cases, 1)))
+    most = min(most, max(MIN_QUERIES, MAX_CELLS // max(cases, 1)))
     if cases <= most:
         return np.arange(cases, dtype=np.int64)
     chosen = np.random.default_rng(seed).choice(cases, size=most, replace=False)
