@@ -24,6 +24,8 @@ NEEDS = {
     "POST /predict": "read",
     "POST /encode": "write",  # vectors are patient data
     "POST /v1/search": "read",
+    "POST /v1/classify": "read",
+    "POST /v1/estimate": "read",
     "GET /v1/cases": "read",
     "GET /v1/cases/{case_id}": "read",
     "GET /v1/cases/{case_id}/similar": "read",

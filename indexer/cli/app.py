@@ -10,9 +10,11 @@ import typer
 from indexer.cli import (
     adapt_command,
     backup_command,
+    classify_command,
     demo_command,
     encoders_command,
     erase_command,
+    estimate_command,
     evaluate_command,
     index_command,
     keys_command,
@@ -37,6 +39,8 @@ app = typer.Typer(
 app.command("demo")(demo_command.demo)
 app.command("index")(index_command.index)
 app.command("search")(search_command.search)
+app.command("classify")(classify_command.classify)
+app.command("estimate")(estimate_command.estimate)
 app.command("serve")(serve_command.serve)
 app.command("rebuild")(rebuild_command.rebuild)
 app.command("verify")(verify_command.verify)

@@ -9,7 +9,7 @@ from retrieval.evidence.estimating import LEVEL, EstimatingFit, estimating_fit
 from retrieval.evidence.intervals import centre_of, least_for, spread_of
 from retrieval.evidence.sample import having
 from retrieval.evidence.trust import trust_notes
-from retrieval.evidence.types import Estimate
+from retrieval.evidence.types import Estimate, NumberVote
 from retrieval.evidence.votes import weights_of
 from retrieval.filters import Filter
 from retrieval.gallery import Gallery
@@ -52,15 +52,16 @@ def estimate(
         high=high,
         level=level,
         spread=spread,
-        voters=len(known),
         base=fit.base,
         way=fit.way,
         centre=fit.centre,
         scale=fit.scale,
         fitted_on=fit.fitted_on,
         quality=None if fit.held_out is None else fit.held_out.quality(level),
-        case_ids=tuple(hit.case.case_id for hit, _ in known),
-        numbers=tuple(number for _, number in known),
+        voters=tuple(
+            NumberVote(hit.case.case_id, hit.similarity, theirs, float(weight))
+            for (hit, theirs), weight in zip(known, weights[0], strict=True)
+        ),
         neighbours=found,
         notes=(*_notes(fit, level), *trust_notes(gallery, query, same_patient, len(known), fit.way.k)),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.adapters.split import groups_of
+from retrieval.catalog.rows import clean
 from retrieval.catalog.types import Labelled
 from retrieval.errors import UsageError
 from retrieval.evidence.neighbours import Batch, Nearest, Numbers, Ties, nearest
@@ -105,7 +106,7 @@ def folds_of(groups: Numbers) -> Numbers:
 
 
 def _passing(gallery: Gallery, label: str, filters: Filter | None) -> Labelled:
-    labelled = gallery.catalog.labelled(label)
+    labelled = gallery.catalog.labelled(clean(label))
     if not len(labelled.keys):
         names = ", ".join(f"'{each.name}'" for each in gallery.catalog.counts().labels) or "none"
         raise UsageError(f"No case has the label '{label}': expected a label on file, which are {names}.")

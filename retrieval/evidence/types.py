@@ -87,6 +87,16 @@ class EstimateQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberVote:
+    """What one neighbour has, and its weight, 0 to 1."""
+
+    case_id: str
+    similarity: float
+    number: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with a prediction interval that holds ``level`` of the cases of new patients.
 
@@ -100,14 +110,12 @@ class Estimate:
     high: float | None
     level: float
     spread: float
-    voters: int
     base: float  # the mean of the label over the gallery's patients
     way: Way
     centre: Centre
     scale: Scale
     fitted_on: FittedOn
     quality: EstimateQuality | None
-    case_ids: tuple[str, ...]  # of the neighbours, the most similar first
-    numbers: tuple[float, ...]  # theirs
+    voters: tuple[NumberVote, ...]  # the most similar first
     neighbours: SearchResult
     notes: tuple[str, ...]
