@@ -12,6 +12,7 @@ from indexer.cli import (
     backup_command,
     classify_command,
     demo_command,
+    drift_command,
     encoders_command,
     erase_command,
     estimate_command,
@@ -49,6 +50,7 @@ app.command("backup")(backup_command.backup)
 app.command("restore")(backup_command.restore)
 app.command("erase")(erase_command.erase)
 app.command("evaluate")(evaluate_command.evaluate)
+app.command("drift")(drift_command.drift)
 app.command("adapt")(adapt_command.adapt)
 app.add_typer(encoders_command.encoders, name="encoders")
 app.add_typer(keys_command.keys, name="keys")

@@ -25,7 +25,7 @@ from retrieval.types import Attributes, Hit, Query
 STRANGE = 0.04  # at most this share of cases like those on file is called strange for how close it is ...
 CONTRADICTED = 0.01  # ... and this for what its neighbours are: together the 5 % of false alarms that are promised
 ASSURANCE = 0.75  # how sure the first of these is, over the samples that may be drawn
-ENOUGH = 2  # strange cases that a modality must be granted to be gone by: else its one oddest case would decide
+ENOUGH = 3  # strange cases that a modality must be granted to be gone by (98 patients): else one odd case would decide
 ANY = ""  # all modalities together
 
 Told = tuple[str, str]  # modality, as ``kind_of`` names it, and body part, folded
