@@ -7,6 +7,7 @@ Mann-Whitney statistic, to which the area is equal (Hanley, McNeil, *Radiology* 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,10 +58,10 @@ def weighted_auc(scores: Scores, truth: Truth, weights: Weights) -> Scores:
     others = others[np.argsort(scores[others], kind="stable")]
     below = np.searchsorted(scores[others], scores[truth], side="left")
     not_above = np.searchsorted(scores[others], scores[truth], side="right")
-    of_others = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, others], axis=1)], axis=1)
-    of_true = weights[:, truth]
-    won = (of_true * (of_others[:, below] + of_others[:, not_above])).sum(axis=1) / 2
-    pairs = of_true.sum(axis=1) * of_others[:, -1]
+    of_others = _from_zero(np.cumsum(weights.T[others], axis=0))
+    of_true = weights.T[truth]
+    won = (of_true * (of_others[below] + of_others[not_above])).sum(axis=0, dtype=np.float64) / 2
+    pairs = of_true.sum(axis=0, dtype=np.float64) * of_others[-1]
     out = np.full(len(weights), np.nan)
     np.divide(won, pairs, out=out, where=pairs > 0)
     return out
@@ -76,9 +77,10 @@ def roc_band(scores: Scores, truth: Truth, draws: Draws) -> Band:
     """Pointwise interval of the curve over the draws, at the false-positive rates of ``GRID``."""
     order, starts = _by_score(-scores)
     curves = []
-    for weights in draws.weights(np.arange(len(scores))):
-        positive = _cumulated(np.where(truth[order], weights[:, order], 0.0), starts)
-        negative = _cumulated(np.where(truth[order], 0.0, weights[:, order]), starts)
+    for weights in draws.weights(order):
+        true = truth[order, None]
+        positive = _cumulated(np.where(true, weights.T, 0), starts)
+        negative = _cumulated(np.where(true, 0, weights.T), starts)
         both = (positive[:, -1] > 0) & (negative[:, -1] > 0)
         rates = zip(negative[both], positive[both], strict=True)
         curves += [np.interp(GRID, n / n[-1], p / p[-1]) for n, p in rates]
@@ -94,10 +96,14 @@ def _by_score(scores: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int
     return order, np.flatnonzero(np.concatenate([[True], sorted_scores[1:] != sorted_scores[:-1]]))
 
 
-def _cumulated(weights: Weights, starts: npt.NDArray[np.int64]) -> Weights:
-    """Sums up to the end of each run, from 0 on, [draws, runs + 1]."""
-    sums = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
-    return np.asarray(np.concatenate([np.zeros((len(sums), 1)), sums], axis=1), dtype=np.float64)
+def _cumulated(of_cases: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Sums of [n, draws] up to the end of each run of cases, from 0 on, [draws, runs + 1]."""
+    ends = np.append(starts[1:], len(of_cases))
+    return np.ascontiguousarray(_from_zero(np.cumsum(of_cases, axis=0)[ends - 1]).T)
+
+
+def _from_zero(sums: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros((1, sums.shape[1]), dtype=sums.dtype), sums])
 
 
 def _check(truth: Truth) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from retrieval.metrics import Interval
 
-Weights = npt.NDArray[np.float64]  # [draws, cases]: how often each case's patient was drawn
+Weights = npt.NDArray[np.float32] | npt.NDArray[np.float64]  # [draws, cases]: how often each case's patient was drawn
 Flags = npt.NDArray[np.bool_]
 _CELLS = 1 << 22  # weights held at a time
 
@@ -34,16 +34,17 @@ class Draws:
         _, cluster = np.unique(patients, return_inverse=True)
         count = int(cluster.max(initial=-1)) + 1
         generator = np.random.default_rng(seed)
-        times = np.zeros((resamples, count), dtype=np.uint16)
-        for row in times:
-            row[:] = np.bincount(generator.integers(0, count, count), minlength=count)
-        return cls(times, cluster, level)
+        of_patient = np.zeros((count, resamples), dtype=np.uint16)  # case after case, which is how sums are taken
+        for draw in range(resamples):
+            of_patient[:, draw] = np.bincount(generator.integers(0, count, count), minlength=count)
+        return cls(of_patient.T, cluster, level)
 
     def weights(self, chosen: npt.NDArray[np.int64]) -> Iterator[Weights]:
-        """Weights of the ``chosen`` cases [c], some draws at a time, [draws, c]."""
+        """Weights of the ``chosen`` cases [c], some draws at a time, [draws, c]; float32, exact for whole numbers."""
         step = max(1, _CELLS // max(len(chosen), 1))
+        of_patient, patients = self.times.T, self.cluster[chosen]
         for start in range(0, len(self.times), step):
-            yield self.times[start : start + step, self.cluster[chosen]].astype(np.float64)
+            yield of_patient[patients, start : start + step].astype(np.float32).T
 
     def means(self, values: npt.NDArray[np.float64], chosen: Flags | None = None) -> npt.NDArray[np.float64]:
         """The mean of ``values`` [cases] in every draw, [draws]; NaN values and cases that are not chosen left out."""
