@@ -68,7 +68,7 @@ def quantile(errors: Reals, level: float) -> float:
 
 def least_for(level: float) -> int:
     """How many errors an interval of this level needs."""
-    return math.ceil(level / (1.0 - level) - 1e-9)
+    return math.ceil(level / (1.0 - level) * (1.0 - 1e-9))
 
 
 def interval_score(truth: Reals, low: Reals, high: Reals, level: float) -> Reals:
