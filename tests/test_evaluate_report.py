@@ -20,6 +20,7 @@ from retrieval.appraisal.statistics import Figure
 from retrieval.appraisal.subjects import Subjects
 from retrieval.types import Attributes
 from tests.processes import run
+from tests.shared_data import shared_root
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,8 @@ def test_the_page_is_complete_in_itself_and_says_what_the_json_says(scans: Path,
     assert figures["fingerprint"] in page
     assert figures["appraisal"]["fairness"][0]["attribute"] == "sex"
     assert figures["comparison"] is None
+    refused = run("evaluate", "--labels", scans, "--html", tmp_path / "absent" / "x.html", home=home, code=2)
+    assert "Expected a file in a folder that exists for --html" in refused.stderr
     without = tmp_path / "without.html"
     run("evaluate", "--labels", scans, "--label", "organ", "--html", without, "--no-pictures", home=home)
     assert "data:image" not in without.read_text(encoding="utf-8")
@@ -150,3 +153,17 @@ def test_names_that_look_like_markup_stay_names() -> None:
 )  # fmt: skip
 def test_how_numbers_are_written(said: str, shown: str) -> None:
     assert said == shown
+
+
+@pytest.mark.slow
+def test_probabilities_on_real_radiographs_can_be_believed(tmp_path: Path) -> None:
+    """Test patients of a public set: held-out probabilities are within 0.05 of what comes true, and areas are high."""
+    root = shared_root()
+    if root is None:
+        pytest.skip("the shared real data is not here")
+    labels = root / "data" / "cxr_kermany" / "labels.csv"
+    bounds = ("--fail-under", "ECE=0.05", "--fail-under", "AUC=0.9", "--fail-under", "P@5=0.8")
+    where = ("--where", "split=test", "--encoder", "compact")
+    run("evaluate", "--labels", labels, *where, *bounds, "--html", tmp_path / "x.html", home=tmp_path, seconds=280)
+    found = seen((tmp_path / "x.html").read_text(encoding="utf-8"))
+    assert sum(reference.startswith("data:") for reference in found.refers) > 8

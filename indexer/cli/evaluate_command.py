@@ -74,14 +74,14 @@ def evaluate(
     settings = settings_of(home)
     if protocol is Protocol.RADBENCH:
         if folder is None or labels or where or encoder or html or compare or fail_under:
-            raise UsageError(
-                "--protocol radbench takes a FOLDER, --label, --seed, --home and --json, nothing else."
-            )
+            raise UsageError("--protocol radbench takes a FOLDER, --label, --seed, --home and --json, nothing else.")
         _radbench(settings, folder, label, seed, as_json=as_json)
         return
     if folder is not None:
         raise UsageError("A FOLDER is asked with --protocol radbench; name a labels file with --labels.")
     gates = [Gate.parse(text) for text in fail_under or []]
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise UsageError(f"Expected a file in a folder that exists for --html, got {html}.")
     with ExitStack() as stack, progress_bar("files", quiet=as_json) as bar:
         task = bar.add_task("Embedding", total=None)
 
