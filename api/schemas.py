@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from retrieval.intended_use import INTENDED_USE as INTENDED_USE
+
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
-
-INTENDED_USE = "Research and education. Not a medical device: not for diagnosis or treatment decisions."
 
 
 class Wire(BaseModel):

@@ -24,6 +24,7 @@ from api.schemas import (
     Wire,
 )
 from api.search_schemas import CompositionBody, HitBody, MatchBody, PartsBody, QueryBody, SearchAnswer
+from retrieval.ages import age_band
 from retrieval.catalog.types import GalleryCounts
 from retrieval.filters import Filter, parse
 from retrieval.types import Attributes, Case, Composition, Hit, HitParts, Label, SearchResult
@@ -107,14 +108,6 @@ def _says(value: str, number: float) -> bool:
         return float(value) == number
     except ValueError:
         return False
-
-
-def age_band(age: float | None) -> str:
-    """A decade, ``"40-49"``; ``"90+"`` from 90, where an exact age can tell who someone is."""
-    if age is None:
-        return ""
-    decade = int(age // 10) * 10
-    return "90+" if decade >= 90 else f"{decade}-{decade + 9}"
 
 
 def excerpt(report: str) -> str:

@@ -18,8 +18,9 @@ from api.imaging import parse_window, png, stack_window
 from api.previews import HELD_SECONDS, Previews
 from api.problems import Problem
 from api.rebuilding import KIND
-from api.wire import age_band, excerpt, label_of
+from api.wire import excerpt, label_of
 from indexer.sandbox import Sandbox
+from retrieval.ages import age_band
 from retrieval.catalog import Catalog
 from retrieval.jobs import Jobs
 from retrieval.types import Image, Label
