@@ -18,7 +18,7 @@ from retrieval.appraisal.compare import compare, matched
 from retrieval.appraisal.confusions import confusions
 from retrieval.appraisal.gates import Gate, broken_gates
 from retrieval.appraisal.statistics import Area, Average, Mean, taken
-from retrieval.appraisal.subjects import Subjects, age_band, groupings
+from retrieval.appraisal.subjects import Subjects, age_group, groupings
 from retrieval.appraisal.types import Appraisal
 from retrieval.errors import UsageError
 from retrieval.evidence.operating import youden
@@ -257,7 +257,7 @@ def test_groups_gaps_and_small_groups(study: Subjects, done: Appraisal, asked: A
 
 
 def test_ages_fall_into_bands() -> None:
-    assert [age_band(years) for years in (None, 0, 17.9, 18, 64, 65, 80, 120)] == [
+    assert [age_group(years) for years in (None, 0, 17.9, 18, 64, 65, 80, 120)] == [
         "", "0 to 17", "0 to 17", "18 to 39", "40 to 64", "65 to 79", "80 and over", "80 and over",
     ]  # fmt: skip
     found = {one.attribute: one.names for one in groupings([Attributes(age=70), Attributes(age=3), Attributes()])}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from retrieval.types import Attributes, UnitRows
 
-AGE_BANDS = ((18, "0 to 17"), (40, "18 to 39"), (65, "40 to 64"), (80, "65 to 79"), (1000, "80 and over"))  # years
+AGE_GROUPS = ((18, "0 to 17"), (40, "18 to 39"), (65, "40 to 64"), (80, "65 to 79"), (1000, "80 and over"))  # years
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Grouping:
     group: npt.NDArray[np.int64]
 
 
-def age_band(years: float | None) -> str:
-    """The band of an age, "" when it is not known."""
-    return "" if years is None else next(name for limit, name in AGE_BANDS if years < limit)
+def age_group(years: float | None) -> str:
+    """The group of an age, wide enough to be measured; "" when it is not known."""
+    return "" if years is None else next(name for limit, name in AGE_GROUPS if years < limit)
 
 
 _ATTRIBUTES: tuple[tuple[str, Callable[[Attributes], str]], ...] = (
     ("sex", lambda attributes: attributes.sex),
-    ("age", lambda attributes: age_band(attributes.age)),
+    ("age", lambda attributes: age_group(attributes.age)),
     ("site", lambda attributes: attributes.source),
     ("scanner", lambda attributes: attributes.manufacturer),
 )
@@ -75,5 +75,5 @@ def groupings(attributes: Sequence[Attributes]) -> tuple[Grouping, ...]:
 
 
 def _in_order(attribute: str, names: set[str]) -> tuple[str, ...]:
-    bands = [name for _, name in AGE_BANDS]
-    return tuple(sorted(names, key=bands.index if attribute == "age" else None))
+    order = [name for _, name in AGE_GROUPS]
+    return tuple(sorted(names, key=order.index if attribute == "age" else None))
