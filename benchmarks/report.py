@@ -23,6 +23,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 SECTIONS = {
     "quality": "benchmarks.evaluate_sets",
     "adapters": "benchmarks.bench_adapt",
+    "evidence": "benchmarks.evaluate_evidence",
     "opening": "benchmarks.bench_open",
     "indexing": "benchmarks.bench_indexing",
     "encoders": "benchmarks.bench_encoders",

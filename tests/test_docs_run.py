@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from indexer.demo.phantoms import generate
+from retrieval import Gallery
 from tests.databases import postgres_database
 from tests.encoder_files import make_timm
 from tests.processes import REPOSITORY, answer, environment, run, serving
@@ -62,7 +63,7 @@ def shell(block: str, folder: Path) -> str:
 
 def test_no_block_is_forgotten() -> None:
     pages = {page.name for page in (REPOSITORY / "docs").glob("*.md") if blocks(page.name)}
-    assert pages == {"evaluation.md", "labels.md", "operations.md", "quickstart.md"}
+    assert pages == {"evaluation.md", "evidence.md", "labels.md", "operations.md", "quickstart.md"}
 
 
 def test_a_researchers_session(folder: Path) -> None:
@@ -94,6 +95,18 @@ def test_a_rag_developers_request(folder: Path) -> None:
 def test_evaluation_and_labels(folder: Path) -> None:
     assert "95 % interval" in shell(*blocks("evaluation.md"), folder)
     assert "similarity" in shell(*blocks("labels.md"), folder)
+
+
+def test_neighbours_classify_and_estimate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classified, estimated = (shell(block, folder) for block in blocks("evidence.md")[:2])
+    assert "base rate" in classified and "lesion_size_mm" in estimated
+    page = (REPOSITORY / "docs" / "evidence.md").read_text(encoding="utf-8")
+    python = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0]
+    with Gallery.open(folder / "gallery") as gallery:
+        case_id = gallery.catalog.list_cases(limit=1)[0].case_id
+    assert 'Gallery.open("gallery")' in python
+    exec(python.replace('"gallery"', repr(str(folder / "gallery"))), {"case_id": case_id})
+    assert capsys.readouterr().out
 
 
 def test_a_backup_restores(folder: Path) -> None:

@@ -68,12 +68,13 @@ def read_sample(gallery: Gallery, label: str, filters: Filter | None, k: int, *,
     ``numeric``: only those that have a number. UsageError for a label that no case has, naming those on file, or that
     none has which passes the filter, and for one without numbers where these are needed.
     """
+    space = gallery.space()  # before the state is held: the index must not be made to catch up with an older one
     with gallery.catalog.one_state():
         labelled = _passing(gallery, label, filters)
         if numeric:
             labelled = _numeric(labelled, label)
         patients, groups = _ties(gallery, labelled)
-        space, size = gallery.space(), gallery.catalog.count()
+        size = gallery.catalog.count()
         rng = np.random.default_rng(SEED)
         drawn = np.sort(rng.permutation(len(labelled.keys))[:MOST_QUERIES])
         ties = Ties(patients, groups)
