@@ -38,6 +38,11 @@ def read_frames(gallery: Gallery, sandbox: Sandbox, case: Case, frames: Sequence
     if bad := [n for n in frames if not 0 <= n < len(case.frames)]:
         raise UsageError(f"Slice {bad[0]} does not exist: this case has slices 0 to {len(case.frames) - 1}.")
     files = gallery.catalog.files(case.case_id)
+    if not files:
+        raise SourceGone(
+            "The files of this case did not come with it: it was imported as a vector. Index them into a data directory "
+            "of their own to see them."
+        )
     requests = [
         request(files[file], tuple(case.frames[n].frame for n in run), gallery.secret, gallery.settings.home)
         for file, run in groupby(frames, key=lambda n: case.frames[n].file)

@@ -134,7 +134,7 @@ class Gallery:
         snapshot = self._live.refresh()
         self._random_pairs(snapshot)
         self._norms.of(self.catalog, snapshot)
-        if self.encoder.card.volume is None:
+        if self.encoder.card.encodes and self.encoder.card.volume is None:
             self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
         if self.encoder.card.text:
             self._general_sentences()

@@ -63,15 +63,17 @@ def shell(block: str, folder: Path) -> str:
 
 def test_no_block_is_forgotten() -> None:
     pages = {page.name for page in (REPOSITORY / "docs").glob("*.md") if blocks(page.name)}
-    assert pages == {"evaluation.md", "evidence.md", "labels.md", "operations.md", "quickstart.md"}
+    assert pages == {"evaluation.md", "evidence.md", "labels.md", "operations.md", "quickstart.md", "vectors.md"}
 
 
+@pytest.mark.slow  # a gallery made twice, by real networks
 def test_a_researchers_session(folder: Path) -> None:
     out = shell(blocks("quickstart.md")[0], folder)
     assert out.count("P@5") == 2 and out.count("cases added") == 2
     assert "mobilenetv3_small_100-" in out
 
 
+@pytest.mark.slow  # a gallery made twice, by real networks
 def test_a_platform_engineers_session(folder: Path, postgres_url: str) -> None:
     with postgres_database(postgres_url) as url:
         block = blocks("quickstart.md")[1]

@@ -23,6 +23,7 @@ from indexer.cli import (
     search_command,
     serve_command,
     stats_command,
+    vectors_command,
     verify_command,
 )
 from indexer.cli.console import FAILED, INTERRUPTED, REFUSED, problem
@@ -48,6 +49,8 @@ app.command("verify")(verify_command.verify)
 app.command("stats")(stats_command.stats)
 app.command("backup")(backup_command.backup)
 app.command("restore")(backup_command.restore)
+app.command("export")(vectors_command.export)
+app.command("import")(vectors_command.import_)
 app.command("erase")(erase_command.erase)
 app.command("evaluate")(evaluate_command.evaluate)
 app.command("drift")(drift_command.drift)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from retrieval.catalog import counts as catalog_counts
 from retrieval.catalog import reads, vectors
 from retrieval.catalog.facts import CaseFacts, read_facts
@@ -78,6 +81,12 @@ class CaseReads(Store):
         bound = self._need_bound()
         with self.database.read() as connection:
             return vectors.read_slices(connection, bound, keys)
+
+    def stored_slices(self, keys: Keys) -> dict[int, tuple[npt.NDArray[np.float16], tuple[int, ...]]]:
+        """As ``slices``, to the bit as they are stored: float16 [n, dim], of length 1 within what float16 misses."""
+        bound = self._need_bound()
+        with self.database.read() as connection:
+            return vectors.read_stored_slices(connection, bound, keys)
 
     def keys_of_patient(self, patient_key: str) -> Keys:
         """Sorted keys of one patient's cases, under whichever of the patient's ids; none for ""."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Row
 
 from retrieval.errors import StoreError
@@ -167,10 +168,17 @@ def stack(keys: Keys, blobs: Sequence[bytes], dim: int) -> UnitRows:
     return np.frombuffer(joined, dtype=FLOAT32).reshape(len(blobs), dim).astype(np.float32, copy=False)
 
 
-def slices_of(row: Row[Any], dim: int) -> tuple[UnitRows, tuple[int, ...]]:
-    """Slice rows widened to float32 and brought back to norm 1, which float16 misses by up to 1e-3."""
+def stored_slices_of(row: Row[Any], dim: int) -> tuple[npt.NDArray[np.float16], tuple[int, ...]]:
+    """Slice rows as they are stored; StoreError when there are not as many numbers as the row says."""
     if len(row.vectors) != row.length * dim * FLOAT16.itemsize:
         raise StoreError(f"The stored slices of key {row.key} are not {row.length} x {dim}: run precedent verify.")
-    rows = np.frombuffer(row.vectors, dtype=FLOAT16).reshape(row.length, dim).astype(np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    rows = np.frombuffer(row.vectors, dtype=FLOAT16).reshape(row.length, dim)
     return rows, tuple(np.frombuffer(row.frames, dtype=INT32).tolist())
+
+
+def slices_of(row: Row[Any], dim: int) -> tuple[UnitRows, tuple[int, ...]]:
+    """Slice rows widened to float32 and brought back to norm 1, which float16 misses by up to 1e-3."""
+    stored, frames = stored_slices_of(row, dim)
+    rows = stored.astype(np.float32)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    return rows, frames

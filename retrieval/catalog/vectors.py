@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, Row, Select, bindparam, select
 
 from retrieval.catalog.reads import CHUNK, as_keys, chunks
-from retrieval.catalog.rows import slices_of, stack
+from retrieval.catalog.rows import slices_of, stack, stored_slices_of
 from retrieval.catalog.types import Binding
 from retrieval.errors import NotFoundError, StoreError
 from retrieval.schema import cases, embeddings, encoders, gallery, slices, tombstones
@@ -104,6 +106,17 @@ def read_slices(connection: Connection, bound: Bound, keys: Keys) -> dict[int, t
         for row in _rows(connection, statement):
             found[int(row.key)] = slices_of(row, bound.binding.dim)
     return {key: found[key] for key in keys.tolist() if key in found}
+
+
+def read_stored_slices(
+    connection: Connection, bound: Bound, keys: Keys
+) -> dict[int, tuple[npt.NDArray[np.float16], tuple[int, ...]]]:
+    found = {}
+    for part in chunks(keys.tolist(), CHUNK):
+        statement = select(slices).where(slices.c.key.in_(part), slices.c.encoder_id == bound.encoder_id)
+        for row in _rows(connection, statement):
+            found[int(row.key)] = stored_slices_of(row, bound.binding.dim)
+    return found
 
 
 def _rows(connection: Connection, statement: Select[Any]) -> list[Row[*tuple[Any, ...]]]:

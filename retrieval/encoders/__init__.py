@@ -45,6 +45,7 @@ _FAMILIES = {
     "transformers": "retrieval.encoders.transformers",
     "onnx": "retrieval.encoders.files.onnx_file",
     "torch": "retrieval.encoders.files.torch_file",
+    "vectors": "retrieval.encoders.vectors",
 }
 
 

@@ -49,6 +49,11 @@ class EncoderCard:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 
+    @property
+    def encodes(self) -> bool:
+        """False for vectors that were computed elsewhere, of which only the name is known (``encoders.vectors``)."""
+        return self.kind != "vectors"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownEncoder:
