@@ -171,6 +171,11 @@ def mean_over_values(asked: Asked, measure: str) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
+def told(figure: float, digits: int = 2) -> str:
+    """A dash where no value has patients enough."""
+    return f"{figure:.{digits}f}" if np.isfinite(figure) else "-"
+
+
 def row(name: str, asked: Asked) -> str:
     columns = list(zip(asked.votes.T, asked.probabilities.T, asked.truth.T, strict=True))
     chance = [by_chance(after) for _, after, _ in columns]
@@ -184,9 +189,9 @@ def row(name: str, asked: Asked) -> str:
         f"{np.mean([each.mean for each in chance]):.3f}",
         f"{confidence_error(asked.probabilities, asked.truth):.3f}",
         f"{by_chance(asked.probabilities.max(axis=1)).mean:.3f}",
-        f"{mean_over_values(asked, 'auc'):.3f}",
-        f"{mean_over_values(asked, 'in sensitivity'):.2f} / {mean_over_values(asked, 'in specificity'):.2f}",
-        f"{mean_over_values(asked, 'out sensitivity'):.2f} / {mean_over_values(asked, 'out specificity'):.2f}",
+        told(mean_over_values(asked, "auc"), 3),
+        f"{told(mean_over_values(asked, 'in sensitivity'))} / {told(mean_over_values(asked, 'in specificity'))}",
+        f"{told(mean_over_values(asked, 'out sensitivity'))} / {told(mean_over_values(asked, 'out specificity'))}",
     ]
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -197,11 +202,11 @@ def together(asked: Sequence[Asked]) -> tuple[str, float]:
         np.concatenate([getattr(each, name).ravel() for each in asked]) for name in ("votes", "probabilities", "truth")
     )
     error, chance = calibration_error(after, true), by_chance(after)
-    told = (
+    line = (
         f"| **all unmarked, together** | {len(after)} | | {calibration_error(votes, true):.3f} | **{error:.3f}** | "
         f"{chance.mean:.3f} | | | | | |"
     )
-    return told, error
+    return line, error
 
 
 HEAD = (
@@ -262,8 +267,9 @@ def main() -> int:
             print(row(f"{name}{mark}", asked), flush=True)
         if found:
             line, error = together(found)
-            print(f"{line}\n")
+            print(line)
             worst = max(worst, error)
+        print()
     if "cxr_nih" in sets:
         print(f"Age in years, estimated with intervals of {LEVEL:.0%}:\n")
         print(
