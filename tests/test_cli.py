@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -251,17 +253,26 @@ def test_encoders_are_listed(tmp_path: Path) -> None:
     assert "classical" in precedent("encoders").stdout
 
 
+def _wait_for_a_case(database: Path) -> None:
+    for _ in range(1200):
+        time.sleep(0.05)
+        try:
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as raw:
+                if raw.execute("SELECT count(*) FROM cases").fetchone()[0]:
+                    return
+        except sqlite3.OperationalError:  # it is not there yet, or has no tables
+            continue
+    raise AssertionError("Nothing was indexed within a minute.")
+
+
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 400)
     environment = {**os.environ, "PRECEDENT_HOME": str(tmp_path / "h")}
     run = subprocess.Popen(
-        [*COMMAND, "index", tmp_path / "in", "--json"],
+        [*COMMAND, "index", tmp_path / "in", "--json", "--encoder", "classical"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    for _ in range(400):  # until the first transaction is there
-        time.sleep(0.05)
-        if (tmp_path / "h" / "catalog.sqlite3").exists() and answer("stats", home=tmp_path / "h")["state"]["size"]:
-            break
+    _wait_for_a_case(tmp_path / "h" / "catalog.sqlite3")
     run.send_signal(signal.SIGINT)
     out, errors = run.communicate(timeout=60)
     assert "Traceback" not in errors

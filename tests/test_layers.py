@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,10 @@ def test_the_engine_knows_no_files_formats_or_http() -> None:
     for path in (ROOT / "retrieval").rglob("*.py"):
         outside = {name.split(".")[0] for name in imported(path)} & {"pydicom", "nibabel", "fastapi", "typer", "rich"}
         assert not outside, path.name
+
+
+def test_a_command_starts_without_what_only_some_commands_need() -> None:
+    heavy = {"torch", "faiss", "pydicom", "nibabel", "SimpleITK", "scipy", "sklearn", "fastapi", "pyarrow", "openai"}
+    code = f"import sys, indexer.cli.app; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

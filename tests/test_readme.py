@@ -74,6 +74,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
         assert f"\n{target}:" in makefile
 
 
+@pytest.mark.slow
 def test_python_session(folder: Path) -> None:
     (session,) = blocks("python")
     (folder / "session.py").write_text(session)
@@ -81,12 +82,14 @@ def test_python_session(folder: Path) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_command_line_session(folder: Path) -> None:
     out = run(["sh", "-e", "-c", blocks("sh")[1]], folder)
     for words in ("cases added", "similarity", "Everything agrees", "P@5", "is live"):
         assert words in out
 
 
+@pytest.mark.slow
 def test_curl_session(folder: Path, port: int) -> None:
     gallery, cases, search, refusal = blocks("sh")[2].replace(":8000", f":{port}").strip().splitlines()
     assert '"size":' in run(["sh", "-c", gallery], folder)

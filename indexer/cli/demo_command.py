@@ -11,7 +11,6 @@ from indexer.cli.console import Home, Json, err, print_json, settings_of
 from indexer.cli.index_command import run
 from indexer.cli.reports import print_report, report_json
 from indexer.cli.serve_command import start
-from indexer.demo.demo import build_demo_inputs
 from indexer.labels import LabelTable
 from indexer.pipeline import Options
 from indexer.report import Report
@@ -54,6 +53,8 @@ def demo(
 
 
 def _index(gallery: Gallery, size: Size, *, quiet: bool) -> dict[str, Report]:
+    from indexer.demo.demo import build_demo_inputs  # here: no other command needs what draws phantoms
+
     reports = {}
     for paths, labels, source in build_demo_inputs(gallery.settings.home, size=size.value):
         table = LabelTable.read(labels) if labels else None
