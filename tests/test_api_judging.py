@@ -121,3 +121,16 @@ def test_tables_for_people(home: Path) -> None:
     assert "interval" in run("estimate", "case-011", "--label", "size", home=home).stdout
     refused = run("classify", "case-011", "--label", "shape", home=home, code=2)
     assert "'kind', 'size'" in refused.stderr
+
+
+@pytest.mark.parametrize(("route", "label"), [("classify", "kind"), ("estimate", "size")])
+def test_answers_and_forms_are_as_described(client: TestClient, route: str, label: str) -> None:
+    described = client.get("/openapi.json").json()
+    operation = described["paths"][f"/v1/{route}"]["post"]
+    reference = operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    schema = described["components"]["schemas"][reference.rsplit("/", 1)[1]]
+    found = client.post(f"/v1/{route}", data={"case_id": "case-003", "label": label}).json()
+    assert set(found) == set(schema["properties"]) == set(schema["required"])
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["label"]
+    assert {"files", "case_id", "text", "label", "k", "filters", "same_patient"} <= set(form["properties"])
