@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from api.guards import LOOPBACK, BodyLimit, Envelope, SameSite, is_loopback
 from api.head import HeadAsGet
 from api.problems import on_os_error, on_precedent_error, on_problem, on_validation
-from api.routes import cases, contract, gallery, health, judging, patients, rebuilds, search
+from api.routes import cases, contract, evidence, gallery, health, judging, patients, rebuilds, search
 from api.routes.page import add_page
 from api.routes.parameters import only_declared
 from api.schemas import INTENDED_USE, ProblemBody
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = opening.metrics
     _add_guards(app, settings)
     _add_handlers(app)
-    for module in (search, judging, cases, patients, gallery, rebuilds, contract):
+    for module in (search, judging, evidence, cases, patients, gallery, rebuilds, contract):
         app.include_router(module.router, dependencies=[Depends(only_declared)])
     app.include_router(health.router)
     app.include_router(contract.health)

@@ -15,7 +15,7 @@ from indexer.query import QueryCase, read_query
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
-from retrieval.types import Fusion, Query
+from retrieval.types import Fusion, Image, Query
 
 T = TypeVar("T")
 
@@ -23,7 +23,15 @@ FILES = "one DICOM, NIfTI, MHA, NRRD, PNG, JPEG, ... file; a zip; or several fil
 
 
 def query_of(service: Service, form: Form, asked: QueryForm, *, preview: bool = False) -> tuple[Query, QueryBody]:
-    """The query of a form, decoded and embedded, and what was understood of it.
+    """The query of a form, decoded and embedded, and what was understood of it; see ``query_and_images``."""
+    query, told, _ = query_and_images(service, form, asked, preview=preview)
+    return query, told
+
+
+def query_and_images(
+    service: Service, form: Form, asked: QueryForm, *, preview: bool = False
+) -> tuple[Query, QueryBody, tuple[Image, ...]]:
+    """The query of a form, decoded and embedded, what was understood of it, and the frames of sent files.
 
     ``preview`` keeps the pixels of sent files to be looked at. A 422 problem for none or too many ways of asking.
     """
@@ -33,13 +41,17 @@ def query_of(service: Service, form: Form, asked: QueryForm, *, preview: bool = 
     if not (image and asked.text) and asked.model_fields_set & {"text_weight", "fusion"}:
         raise Problem(422, "text_weight and fusion put an image and a text together: send both, or neither of these.")
     if not image:
-        return _worded(service, lambda: service.gallery.text_query(asked.text)), text_query_body()
+        return _worded(service, lambda: service.gallery.text_query(asked.text)), text_query_body(), ()
     if asked.text:  # before files are read for nothing
         _worded(service, lambda: text_encoder(service.gallery.encoder))
-    query, told = stored(service.gallery, asked.case_id) if asked.case_id else _sent(service, form, preview=preview)
+    images: tuple[Image, ...] = ()
+    if asked.case_id:
+        query, told = stored(service.gallery, asked.case_id)
+    else:
+        query, told, images = _sent(service, form, preview=preview)
     if asked.text:
         query = _worded(service, partial(_with_text, service.gallery, query, asked))
-    return query, told
+    return query, told, images
 
 
 def stored(gallery: Gallery, case_id: str) -> tuple[Query, QueryBody]:
@@ -48,11 +60,12 @@ def stored(gallery: Gallery, case_id: str) -> tuple[Query, QueryBody]:
     return query, query_body(case, case.warnings, on_file=True, preview=image_url(case.case_id))
 
 
-def _sent(service: Service, form: Form, *, preview: bool) -> tuple[Query, QueryBody]:
+def _sent(service: Service, form: Form, *, preview: bool) -> tuple[Query, QueryBody, tuple[Image, ...]]:
     with service.heavy.slot():
         read = read_query(service.gallery, service.sandbox, [file.path for file in form.upload.files])
     url = _keep(service, read) if preview else None
-    return read.query, query_body(read.case, read.warnings, on_file=bool(read.case.key), preview=url)
+    told = query_body(read.case, read.warnings, on_file=bool(read.case.key), preview=url)
+    return read.query, told, read.images
 
 
 def _with_text(gallery: Gallery, query: Query, asked: QueryForm) -> Query:

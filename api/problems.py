@@ -19,6 +19,9 @@ from starlette.requests import Request
 from api.schemas import Cause, ProblemBody
 from retrieval.errors import (
     ConflictError,
+    EndpointDown,
+    EndpointError,
+    EndpointSlow,
     FingerprintMismatch,
     LimitExceeded,
     MissingExtra,
@@ -55,6 +58,9 @@ BY_ERROR: dict[type[PrecedentError], ProblemKind] = {
     LimitExceeded: ProblemKind(413, "limit-exceeded", "Over a limit"),
     RejectedInput: ProblemKind(422, "rejected-input", "The input was refused"),
     MissingExtra: ProblemKind(501, "missing-extra", "An optional library is absent"),
+    EndpointError: ProblemKind(502, "endpoint-failed", "The answer endpoint failed"),
+    EndpointDown: ProblemKind(503, "endpoint-down", "The answer endpoint can't be reached"),
+    EndpointSlow: ProblemKind(504, "endpoint-slow", "The answer endpoint took too long"),
     StorageFull: ProblemKind(507, "storage-full", "No space left"),
     StoreError: ProblemKind(503, "store", "The store can't be used"),
     PrecedentError: ProblemKind(500, "internal", "The service failed"),
@@ -75,7 +81,9 @@ BY_STATUS: dict[int, ProblemKind] = {
     422: ProblemKind(422, "invalid", "The request is not valid"),
     500: BY_ERROR[PrecedentError],
     501: BY_ERROR[MissingExtra],
+    502: BY_ERROR[EndpointError],
     503: ProblemKind(503, "unavailable", "Not available now"),
+    504: BY_ERROR[EndpointSlow],
     507: BY_ERROR[StorageFull],
 }
 

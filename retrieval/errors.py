@@ -10,6 +10,10 @@ PrecedentError
 │   └── LimitExceeded       ... because it went past a stated limit (HTTP 413)
 ├── FingerprintMismatch     vectors of two encoders would have met (exit code 2, HTTP 409)
 ├── MissingExtra            an optional library is absent; names the extra to install (exit code 2, HTTP 501)
+├── EndpointError           the endpoint that writes answers did not (exit code 2, HTTP 502)
+│   ├── EndpointGarbled     ... it refused, or answered otherwise than its protocol says (HTTP 502)
+│   ├── EndpointDown        ... it can't be reached, or broke off (HTTP 503)
+│   └── EndpointSlow        ... it took too long (HTTP 504)
 └── StoreError              the data directory or the database (exit code 2, HTTP 503)
     ├── DatabaseAway        its server can't be reached just now
     ├── EncoderChanged      the gallery was embedded anew since it was opened
@@ -87,6 +91,22 @@ class MissingExtra(PrecedentError):
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         return (type(self), (self.library, self.extra))
+
+
+class EndpointError(PrecedentError):
+    """The endpoint that writes answers did not write one."""
+
+
+class EndpointGarbled(EndpointError):
+    """It refused, or answered otherwise than its protocol says."""
+
+
+class EndpointDown(EndpointError):
+    """It can't be reached, or broke off."""
+
+
+class EndpointSlow(EndpointError):
+    """It took longer than the settings allow."""
 
 
 class StoreError(PrecedentError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     encode_queue: int = Field(
         1024, ge=1, description="images, slices and texts that may wait for the encoder over HTTP; past it 503"
     )
+    answer_url: str = Field(
+        "", description="OpenAI-compatible endpoint that writes answers, as http://127.0.0.1:8080/v1; off when empty"
+    )
+    answer_model: str = Field("", description="name of the endpoint's model")
+    answer_key: SecretStr = Field(SecretStr(""), description="key of the endpoint; never shown")
+    answer_seconds: float = Field(60.0, gt=0, le=3600, description="time limit of one answer")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
 

@@ -26,6 +26,8 @@ NEEDS = {
     "POST /v1/search": "read",
     "POST /v1/classify": "read",
     "POST /v1/estimate": "read",
+    "POST /v1/evidence": "read",
+    "POST /v1/answer": "read",
     "GET /v1/cases": "read",
     "GET /v1/cases/{case_id}": "read",
     "GET /v1/cases/{case_id}/similar": "read",

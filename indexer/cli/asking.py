@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from indexer.workers import worker_count
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import UsageError
 from retrieval.gallery import TEXT_WEIGHT, Gallery
-from retrieval.types import Fusion, Query
+from retrieval.types import Case, Fusion, Image, Query
 
 What = Annotated[list[str] | None, typer.Argument(help="A file, the files or folder of a series, a zip, or a case id.")]
 Text = Annotated[
@@ -51,16 +52,33 @@ def query_of(
 
 def case_or_files(gallery: Gallery, what: list[str]) -> tuple[Query, tuple[str, ...]]:
     """One case on file, or the case that these files are; and warnings on its quality."""
+    found = asked_case(gallery, what)
+    return found.query, found.warnings
+
+
+@dataclass(frozen=True, slots=True)
+class AskedCase:
+    """A case as a query. ``images``: the frames of its files; empty for a case on file."""
+
+    query: Query
+    case: Case
+    warnings: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+
+
+def asked_case(gallery: Gallery, what: list[str]) -> AskedCase:
+    """One case on file, or the case that these files are."""
     paths = [Path(name) for name in what]
     missing = [path for path in paths if not path.exists()]
     if not missing:
         with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
             read = read_query(gallery, sandbox, paths)
-        return read.query, read.warnings
+        return AskedCase(read.query, read.case, read.warnings, read.images)
     if on_file := gallery.catalog.content_of(what):
         if len(what) > 1:
             raise UsageError(
                 f"'{next(iter(on_file))}' is a case on file: expected one case id alone, or files and folders alone."
             )
-        return gallery.query_of(what[0]), ()
+        case, query = gallery.filed_query(what[0])
+        return AskedCase(query, case)
     raise UsageError(f"'{missing[0]}' is neither a file, nor a folder, nor the id of a case on file.")

@@ -62,7 +62,6 @@ def ending(evidence: Evidence, fence: str) -> str:
     """The votes, and where all of it comes from."""
     kept = evidence.provenance
     lines = ["## Votes of the neighbours", "", fenced(_votes(evidence.votes), fence), "", "## Provenance", ""]
-    lines += [f"- {note}" for note in evidence.notes]
     if left := evidence.budget.cases_left_out:
         lines.append(f"- {left} more neighbours left out: no room.")
     lines.append(

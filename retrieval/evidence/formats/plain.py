@@ -25,7 +25,7 @@ def evidence_json(evidence: Evidence) -> dict[str, Any]:
 
 
 def _case(case: CitedCase) -> dict[str, Any]:
-    plain = _listed(asdict(case))
+    plain: dict[str, Any] = _listed(asdict(case))
     plain["report"]["told"] = case.report.told
     for image, ref in zip(plain["images"], case.images, strict=True):
         image["url"] = ref.url

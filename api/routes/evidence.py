@@ -1,0 +1,125 @@
+"""Bundles of evidence, and answers written from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from api.asking import FILES, query_and_images
+from api.evidence_schemas import AnswerForm, BundleForm, EvidenceAnswer, EvidenceForm, GeneratedAnswer, MessagesAnswer
+from api.forms import Form, ReaderForm
+from api.problems import responses
+from api.schemas import form_body
+from api.service import Service
+from api.wire import as_json, filter_of
+from indexer.evidence_images import middle_picture, pictures_of, query_picture
+from retrieval.answers.answer import QUESTION, answer_of, answering
+from retrieval.answers.checking import Removed, Sentence
+from retrieval.answers.endpoint import Endpoint, endpoint_of
+from retrieval.answers.plain import answer_json, judged_json
+from retrieval.errors import PrecedentError
+from retrieval.evidence.bundle import gather
+from retrieval.evidence.cited import AskedWith, Evidence
+from retrieval.evidence.formats.markdown import markdown
+from retrieval.evidence.formats.messages import Picture, messages
+from retrieval.evidence.formats.plain import evidence_json
+from retrieval.types import Image
+
+router = APIRouter(prefix="/v1", tags=["evidence"])
+
+
+@router.post(
+    "/evidence",
+    response_model=EvidenceAnswer | MessagesAnswer,
+    openapi_extra=form_body(EvidenceForm, files=FILES),
+    responses={200: {"content": {"text/markdown": {}}}, **responses(400, 404, 408, 409, 413, 415, 507)},
+)
+def evidence(form: ReaderForm) -> Response:
+    """Similar cases of other patients, cited and cut to a budget, for a language model or a person."""
+    service = form.caller.service
+    asked = form.fields(EvidenceForm)
+    found, images = _gathered(service, form, asked)
+    if asked.format == "markdown":
+        return PlainTextResponse(markdown(found), media_type="text/markdown")
+    if asked.format == "json":
+        return as_json(EvidenceAnswer(**evidence_json(found)))
+    found, told = _messages(service, found, images, asked, "")
+    return as_json(MessagesAnswer(messages=told, notes=list(found.notes)))
+
+
+@router.post(
+    "/answer",
+    response_model=GeneratedAnswer,
+    openapi_extra=form_body(AnswerForm, files=FILES),
+    responses={
+        200: {"content": {"text/event-stream": {}}},
+        **responses(400, 404, 408, 409, 413, 415, 501, 502, 503, 504, 507),
+    },
+)
+def answer(form: ReaderForm) -> Response:
+    """An answer by the configured model, every sentence of which cites cases; off unless an endpoint is configured."""
+    service = form.caller.service
+    asked = form.fields(AnswerForm)
+    endpoint = endpoint_of(service.gallery.settings)
+    found, images = _gathered(service, form, asked)
+    found, told = _messages(service, found, images, asked, asked.question or QUESTION)
+    judged = answering(found, told, endpoint)
+    if not asked.stream:
+        return as_json(_generated(found, list(judged), endpoint))
+    begun = list(islice(judged, 1))  # what fails before the first sentence is a problem, not a broken stream
+    return StreamingResponse(_events(found, chain(begun, judged), endpoint), media_type="text/event-stream")
+
+
+def _gathered(service: Service, form: Form, asked: BundleForm) -> tuple[Evidence, tuple[Image, ...]]:
+    filters = filter_of(asked.filters)
+    query, told, images = query_and_images(service, form, asked)
+    about = AskedWith(told.kind, told.modality, told.body_part, told.slices, asked.text, tuple(told.warnings))
+    with service.searching.slot():
+        found = gather(
+            service.gallery, query, asked=about, k=asked.k, filters=filters, max_tokens=asked.max_tokens,
+            max_images=asked.max_images,
+        )  # fmt: skip
+    return found, images
+
+
+def _messages(
+    service: Service, found: Evidence, images: tuple[Image, ...], asked: BundleForm, question: str
+) -> tuple[Evidence, list[dict[str, Any]]]:
+    with service.heavy.slot():
+        found, pictures = pictures_of(service.gallery, service.sandbox, found)
+        own = _own_picture(service, images, asked) if asked.max_images else None
+    return found, messages(found, pictures, own, question)
+
+
+def _own_picture(service: Service, images: tuple[Image, ...], asked: BundleForm) -> Picture | None:
+    if asked.case_id:
+        return middle_picture(service.gallery, service.sandbox, service.gallery.case(asked.case_id))
+    return query_picture(images)
+
+
+def _generated(found: Evidence, judged: list[Sentence | Removed], endpoint: Endpoint) -> GeneratedAnswer:
+    return GeneratedAnswer(
+        **answer_json(answer_of(found, judged, endpoint)), evidence=EvidenceAnswer(**evidence_json(found))
+    )
+
+
+def _events(found: Evidence, judged: Iterator[Sentence | Removed], endpoint: Endpoint) -> Iterator[str]:
+    """``sentence`` and ``removed`` as they are judged, then ``done`` with the whole, or ``problem``."""
+    held: list[Sentence | Removed] = []
+    try:
+        for each in judged:
+            held.append(each)
+            yield _event("sentence" if isinstance(each, Sentence) else "removed", json.dumps(judged_json(each)))
+    except PrecedentError as error:
+        yield _event("problem", json.dumps({"detail": str(error)}))
+        return
+    yield _event("done", _generated(found, held, endpoint).model_dump_json())
+
+
+def _event(name: str, data: str) -> str:
+    return f"event: {name}\ndata: {data}\n\n"

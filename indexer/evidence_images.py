@@ -1,0 +1,98 @@
+"""The pixels of a bundle: from the original files, decoded in the sandbox, or a thumbnail where they are gone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from indexer.originals import read_frames
+from indexer.rendering import Window, png, stack_window
+from indexer.sandbox import Sandbox
+from retrieval.errors import NotFoundError, SourceGone
+from retrieval.evidence.cited import Evidence, ImageRef
+from retrieval.evidence.formats.messages import Picture
+from retrieval.gallery import Gallery
+from retrieval.types import Case, Image
+
+SIDE = 512  # longest side, px
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames of one case, in order. ``window``: one for all of them, or None where each knows its own."""
+
+    images: tuple[Image, ...]
+    window: Window | None = None
+    thumbnail: bool = False
+
+
+def pictures_of(gallery: Gallery, sandbox: Sandbox, evidence: Evidence) -> tuple[Evidence, dict[ImageRef, Picture]]:
+    """A picture of every image of the bundle, and the bundle with a note on those that are thumbnails."""
+    found: dict[ImageRef, Picture] = {}
+    gone: list[str] = []
+    for case in evidence.cases:
+        if not case.images:
+            continue
+        frames = frames_on_file(gallery, sandbox, gallery.case(case.case_id), [ref.slice for ref in case.images])
+        if frames.thumbnail:
+            gone.append(f"[{case.number}]")
+        found |= dict(zip(case.images, rendered(frames), strict=False))
+    return noted(evidence, gone), found
+
+
+def noted(evidence: Evidence, gone: Sequence[str]) -> Evidence:
+    """The bundle with a note on the cases whose pictures are thumbnails."""
+    if not gone:
+        return evidence
+    note = f"The original files of {', '.join(gone)} are gone: their pictures are stored thumbnails of at most 256 px."
+    return replace(evidence, notes=(*evidence.notes, note))
+
+
+def rendered(frames: Frames) -> list[Picture]:
+    """The frames as PNG."""
+    return [Picture("image/png", png(image, frames.window, SIDE), frames.thumbnail) for image in frames.images]
+
+
+def frames_on_file(gallery: Gallery, sandbox: Sandbox, case: Case, numbers: Sequence[int]) -> Frames:
+    """Those frames of a case, 0-based; its one thumbnail when the original files are gone. Empty without either."""
+    try:
+        images = tuple(read_frames(gallery, sandbox, case, numbers))
+    except SourceGone:
+        return Frames(_thumbnail(gallery, case), thumbnail=True)
+    images = tuple(image if image.spacing else replace(image, spacing=case.spacing) for image in images)
+    return framed(images)
+
+
+def framed(images: Sequence[Image]) -> Frames:
+    """Frames with one window for all of a stack."""
+    window = stack_window(images[len(images) // 2]) if len(images) > 1 else None
+    return Frames(tuple(images), window)
+
+
+def query_picture(images: Sequence[Image]) -> Picture | None:
+    """The middle one of a query's frames; None when there are none."""
+    return rendered(replace(framed(images), images=(images[len(images) // 2],)))[0] if images else None
+
+
+def middle_picture(gallery: Gallery, sandbox: Sandbox, case: Case) -> Picture | None:
+    """The middle frame of a case on file; None when there are neither files nor a thumbnail."""
+    found = rendered(frames_on_file(gallery, sandbox, case, [len(case.frames) // 2])) if case.frames else []
+    return found[0] if found else None
+
+
+def _thumbnail(gallery: Gallery, case: Case) -> tuple[Image, ...]:
+    try:
+        return (_decoded(gallery.catalog.thumbnail(case.case_id)),)
+    except NotFoundError:
+        return ()
+
+
+def _decoded(thumbnail: bytes) -> Image:
+    """A thumbnail, which Precedent itself has made."""
+    from PIL import Image as Opened
+
+    with Opened.open(io.BytesIO(thumbnail), formats=["JPEG"]) as picture:
+        return Image(np.asarray(picture.convert("RGB")))
