@@ -17,6 +17,7 @@ from indexer.cli import (
     erase_command,
     estimate_command,
     evaluate_command,
+    evidence_command,
     index_command,
     keys_command,
     rebuild_command,
@@ -43,6 +44,8 @@ app.command("index")(index_command.index)
 app.command("search")(search_command.search)
 app.command("classify")(classify_command.classify)
 app.command("estimate")(estimate_command.estimate)
+app.command("evidence")(evidence_command.evidence)
+app.command("answer")(evidence_command.answer)
 app.command("serve")(serve_command.serve)
 app.command("rebuild")(rebuild_command.rebuild)
 app.command("verify")(verify_command.verify)
