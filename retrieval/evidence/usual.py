@@ -27,7 +27,7 @@ from retrieval.snapshot import NO_KEYS, Snapshot
 from retrieval.types import Keys, UnitRows
 
 MOST, LEAST = 1000, 200  # cases of the whole gallery that are asked
-PRODUCTS = 5e10  # multiplications that asking them may take where everything is scored: about a second
+PRODUCTS = 2.5e10  # multiplications that asking them may take where everything is scored: a second of a core
 OF_A_KIND = 150  # cases of a modality that are asked if it has so many
 KINDS = 12  # modalities of which that is seen to, the most frequent ones
 KNOWN = 0.99  # share of cases of a known modality above which one that is not on file is told to be missing
