@@ -40,8 +40,8 @@ def read_frames(gallery: Gallery, sandbox: Sandbox, case: Case, frames: Sequence
     files = gallery.catalog.files(case.case_id)
     if not files:
         raise SourceGone(
-            "The files of this case did not come with it: it was imported as a vector. Index them into a data directory "
-            "of their own to see them."
+            "The files of this case did not come with it: it was imported as a vector. Index them into another data "
+            "directory to see them."
         )
     requests = [
         request(files[file], tuple(case.frames[n].frame for n in run), gallery.secret, gallery.settings.home)

@@ -20,6 +20,7 @@ from indexer.cli import (
     evidence_command,
     index_command,
     keys_command,
+    mcp_command,
     rebuild_command,
     search_command,
     serve_command,
@@ -46,6 +47,7 @@ app.command("classify")(classify_command.classify)
 app.command("estimate")(estimate_command.estimate)
 app.command("evidence")(evidence_command.evidence)
 app.command("answer")(evidence_command.answer)
+app.command("mcp")(mcp_command.mcp)
 app.command("serve")(serve_command.serve)
 app.command("rebuild")(rebuild_command.rebuild)
 app.command("verify")(verify_command.verify)

@@ -1,0 +1,1 @@
+"""A gallery as a retriever of LangChain and of LlamaIndex, each behind its own extra."""
