@@ -15,9 +15,10 @@ from retrieval.errors import NotFoundError, SourceGone
 from retrieval.evidence.cited import Evidence, ImageRef
 from retrieval.evidence.formats.messages import Picture
 from retrieval.gallery import Gallery
-from retrieval.types import Case, Image
+from retrieval.types import Case, CaseKind, Image
 
 SIDE = 512  # longest side, px
+MOST_OF_A_VOLUME = 128  # frames, of which 64 are interpolated
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,15 @@ def frames_on_file(gallery: Gallery, sandbox: Sandbox, case: Case, numbers: Sequ
         return Frames(_thumbnail(gallery, case), thumbnail=True)
     images = tuple(image if image.spacing else replace(image, spacing=case.spacing) for image in images)
     return framed(images)
+
+
+def block_frames(gallery: Gallery, sandbox: Sandbox, case: Case, best: int) -> Frames:
+    """Of a volume, at most 128 frames spread over it; of any other case the one frame ``best``."""
+    if case.kind is not CaseKind.VOLUME:
+        return frames_on_file(gallery, sandbox, case, [best])
+    count = len(case.frames)
+    spread = np.linspace(0, count - 1, min(count, MOST_OF_A_VOLUME)).round().astype(int)
+    return frames_on_file(gallery, sandbox, case, [int(n) for n in spread])
 
 
 def framed(images: Sequence[Image]) -> Frames:

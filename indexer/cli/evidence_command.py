@@ -13,8 +13,9 @@ import typer
 
 from indexer.cli.asking import AskedCase, Text, What, asked_case, check_asked
 from indexer.cli.console import BoundEncoder, Home, Json, err, print_json, settings_of
-from indexer.evidence_images import middle_picture, pictures_of, query_picture
+from indexer.evidence_images import block_frames, framed, middle_picture, noted, pictures_of, query_picture
 from indexer.limits import Limits
+from indexer.radfm import Placed, save_radfm
 from indexer.sandbox import Sandbox
 from indexer.workers import worker_count
 from retrieval.answers.answer import QUESTION, answer_of, answering
@@ -22,6 +23,7 @@ from retrieval.answers.checking import Sentence
 from retrieval.answers.endpoint import endpoint_of
 from retrieval.answers.plain import answer_json
 from retrieval.encoders.text import text_encoder
+from retrieval.errors import UsageError
 from retrieval.evidence.bundle import CASES, MAX_IMAGES, MAX_TOKENS, asked_with, gather
 from retrieval.evidence.cited import Evidence
 from retrieval.evidence.formats.markdown import markdown
@@ -38,6 +40,7 @@ class Format(StrEnum):
     JSON = "json"
     MARKDOWN = "markdown"
     MESSAGES = "messages"
+    RADFM = "radfm"
 
 
 Neighbours = Annotated[int, typer.Option("-k", "--k", help="How many neighbours, one per patient.")]
@@ -68,8 +71,13 @@ def evidence(
     """Similar cases of other patients, cited and cut to a budget, for a language model."""
     chosen = Format.JSON if as_json else format
     check_asked(what, text.strip(), None, None)
+    if chosen is Format.RADFM and to is None:
+        raise UsageError("The format radfm is two files: give --out, and .npz and .json are put to its name.")
     with Gallery.open(settings_of(home, encoder=encoder)) as gallery:
         gathered = _gather(gallery, what, text.strip(), k, where, max_tokens, max_images)
+        if chosen is Format.RADFM:
+            _save_radfm(gallery, gathered, to)
+            return
         written = _written(gallery, gathered, chosen)
     if to is None:
         sys.stdout.write(written)
@@ -139,6 +147,24 @@ def _written(gallery: Gallery, gathered: _Gathered, chosen: Format) -> str:
         return json.dumps(evidence_json(gathered.evidence), indent=2, ensure_ascii=False) + "\n"
     found, told = _messages(gallery, gathered, "")
     return json.dumps({"messages": told, "notes": found.notes}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _save_radfm(gallery: Gallery, gathered: _Gathered, to: Path | None) -> None:
+    if to is None:
+        raise UsageError("The format radfm is two files: give --out.")
+    found, asked = gathered.evidence, gathered.asked
+    with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
+        placed = [
+            Placed(f"[{case.number}]", block_frames(gallery, sandbox, gallery.case(case.case_id), case.images[0].slice))
+            for case in found.cases
+            if case.images
+        ]
+        if asked and found.budget.max_images:
+            own = framed(asked.images) if asked.images else block_frames(gallery, sandbox, asked.case, 0)
+            placed.append(Placed("query", own))
+    gone = [each.of for each in placed if each.frames.thumbnail]
+    with storing("The bundle can't be written"):
+        save_radfm(noted(found, gone), placed, to)
 
 
 def _messages(gallery: Gallery, gathered: _Gathered, question: str) -> tuple[Evidence, list[dict[str, Any]]]:

@@ -29,7 +29,9 @@ def quotable(report: str) -> Quotable:
     parts = sections_of(cleaned(report))
 
     def of(kind: SectionKind) -> tuple[str, ...]:
-        return tuple(s for part in parts if part.kind is kind for s in sentences(part.text) if s.strip())
+        return tuple(
+            s for part in parts if part.kind is kind for s in sentences(f"{part.text.strip()}\n\n") if s.strip()
+        )
 
     heads = dict.fromkeys(part.head.strip(" \t:\n") for part in parts if part.kind is SectionKind.CONTEXT)
     return Quotable(of(SectionKind.IMPRESSION), of(SectionKind.FINDINGS), tuple(heads))
