@@ -7,6 +7,7 @@ Only what a reader must put in is put in: a folder of scans, a checkpoint, the a
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -127,3 +128,19 @@ def test_a_key_can_be_made_before_anything_else(tmp_path: Path) -> None:
     with serving(tmp_path / "new", tmp_path / "log") as served:
         assert served.client.get("/readyz").status_code == 200
         assert served.client.get("/v1/gallery").status_code == 401
+
+
+def test_a_bundle_for_a_language_model(folder: Path) -> None:
+    (block,) = (block for block in blocks("evidence.md") if "precedent evidence" in block)
+    assert "## [1] case" in shell(block, folder)
+    told = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    assert [message["role"] for message in told["messages"]] == ["system", "user"]
+    assert told["messages"][1]["content"][-1]["type"] == "image_url"
+    shell("precedent evidence study.dcm --format radfm -k 2 --out radfm", folder)
+    placed = json.loads((folder / "radfm.json").read_text(encoding="utf-8"))
+    assert placed["images"][-1]["of"] == "query" and placed["text"].count("<image>") == len(placed["images"])
+    page = (REPOSITORY / "docs" / "evidence.md").read_text(encoding="utf-8")
+    (python,) = (each for each in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "import gather" in each)
+    with Gallery.open(folder / "gallery") as gallery:
+        case_id = gallery.catalog.list_cases(limit=1)[0].case_id
+    exec(python.replace('"gallery"', repr(str(folder / "gallery"))), {"case_id": case_id})
