@@ -58,13 +58,19 @@ class Snapshot:
         ``allowed``: only these keys (sorted, unique); ``excluded``: none of these. Both cost no recall.
         """
         excluded = np.unique(np.asarray(excluded, dtype=np.int64))
-        parts = [_Part(self.delta, self.delta_dead)]
-        if self.base is not None:
-            parts.insert(0, _Part(self.base, self.base_dead))
+        parts = self._parts()
         answers = [part.search(queries, k, allowed, excluded) for part in parts]
         keys, sims = scan.merge([(found, scores) for found, scores, _ in answers], k)
         plans = [plan if len(part.index) else None for part, (_, _, plan) in zip(parts, answers, strict=True)]
         return keys, sims, combine(plans[0], plans[-1] if len(plans) > 1 else None)
+
+    def keys(self) -> Keys:
+        """Of all that can be found, ascending. One that generation and delta both hold would be there twice."""
+        return np.sort(np.concatenate([np.setdiff1d(part.index.keys(), part.dead) for part in self._parts()]))
+
+    def _parts(self) -> list[_Part]:
+        delta = _Part(self.delta, self.delta_dead)
+        return [delta] if self.base is None else [_Part(self.base, self.base_dead), delta]
 
     def score(
         self, queries: UnitRows, allowed: Keys | None = None, excluded: Keys = NO_KEYS
@@ -73,9 +79,7 @@ class Snapshot:
 
         Reads every such vector once, whatever the index; ``allowed`` and ``excluded`` as in ``search``.
         """
-        parts = [_Part(self.delta, self.delta_dead)]
-        if self.base is not None:
-            parts.insert(0, _Part(self.base, self.base_dead))
+        parts = self._parts()
         scored = [part.score(queries, allowed, excluded) for part in parts]
         keys = np.concatenate([found for found, _ in scored])
         order = np.argsort(keys)

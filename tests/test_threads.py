@@ -15,7 +15,8 @@ CLI = "import sys, indexer.cli; print(sorted({'numpy', 'torch', 'faiss'} & set(s
 
 
 def said(code: str, **environment: str) -> str:
-    chosen = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_WAIT", "GOMP_", "OPENBLAS"))}
+    ours = ("OMP_WAIT", "GOMP_", "OPENBLAS")
+    chosen = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=chosen | environment, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -23,7 +23,6 @@ from retrieval.catalog import Catalog
 from retrieval.errors import NotFoundError
 from retrieval.live import LiveIndex
 from retrieval.publish import publish, rollback
-from retrieval.snapshot import Snapshot
 from retrieval.types import Keys
 
 SHOWN = 5  # hits of a probe that are told
@@ -121,21 +120,13 @@ def work(life: Life, pipe: Connection) -> None:
 def seen(live: LiveIndex, probes: Sequence[tuple[str, int]], dim: int) -> Seen:
     """``probes``: names and versions whose vectors are searched for."""
     snapshot = live.refresh()
-    keys = live_keys(snapshot)
+    keys = snapshot.keys()
     hits = []
     for name, version in probes:
         found, similarities, _ = snapshot.search(rows_of(name, version, dim), SHOWN)
         hits.append((tuple(found[0].tolist()), tuple(similarities[0].tolist())))
     twice = len(keys) - len(np.unique(keys))
     return Seen(digest_of_keys(keys), len(keys), twice, tuple(hits))
-
-
-def live_keys(snapshot: Snapshot) -> Keys:
-    """Ascending; one that generation and delta both hold is there twice."""
-    parts = [np.setdiff1d(snapshot.delta.keys(), snapshot.delta_dead)]
-    if snapshot.base is not None:
-        parts.append(np.setdiff1d(snapshot.base.keys(), snapshot.base_dead))
-    return np.sort(np.concatenate(parts))
 
 
 def digest_of_keys(keys: Keys) -> str:

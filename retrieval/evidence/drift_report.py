@@ -13,7 +13,7 @@ from retrieval.catalog.facts import CaseFacts
 from retrieval.errors import UsageError
 from retrieval.evidence.drift import Change, fence, holm, kinds_change, numbers_change, verdict
 from retrieval.evidence.modalities import kind_of
-from retrieval.evidence.usual import Asked, ask, live_keys
+from retrieval.evidence.usual import Asked, ask
 from retrieval.gallery import Gallery
 from retrieval.types import Keys
 
@@ -89,7 +89,7 @@ def drift(gallery: Gallery, *, since: str = "", last: int = 0) -> DriftReport:
         raise UsageError("Expected a date or a number of cases, got both.")
     with gallery.catalog.one_state():
         snapshot = gallery.snapshot()
-        keys = live_keys(snapshot)
+        keys = snapshot.keys()
         first = _first_lately(gallery, keys, since, last)
         before, lately = keys[keys < first], keys[keys >= first]
         if not len(before) or not len(lately):

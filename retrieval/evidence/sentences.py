@@ -22,7 +22,10 @@ _ONLY_MARK = re.compile(r"\s*\(?\d{1,2}[.)]")
 _OPENS = re.compile(r":\s*(?:\n|(?:[-*\u2022]|\(?1[.)])(?:\s|$))")
 _NUMBERED = frozenset(("no", "nos", "fig", "figs"))  # abbreviations before a number, words of their own elsewhere
 _JOINING = frozenset(
-    "a an and any as at by for from in no nor not of on or the to versus with without".split()
+    (
+        "a", "an", "and", "any", "as", "at", "by", "for", "from", "in", "no", "nor", "not", "of",
+        "on", "or", "the", "to", "versus", "with", "without",
+    )
 )  # what no sentence ends with, though the line does
 
 

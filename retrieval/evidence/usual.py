@@ -69,7 +69,7 @@ class Norms:
 
 def draw(catalog: Catalog, snapshot: Snapshot) -> Usual:
     """Draw the sample, ask it, and sort what was found by modality and body part."""
-    keys, rng = live_keys(snapshot), np.random.default_rng(SEED)
+    keys, rng = snapshot.keys(), np.random.default_rng(SEED)
     most = int(np.clip(PRODUCTS / max(1, len(keys) * snapshot.space.dim), LEAST, MOST))
     drawn = _drawn(rng, keys, most)
     asked = ask(catalog, snapshot, drawn)
@@ -90,14 +90,6 @@ def draw(catalog: Catalog, snapshot: Snapshot) -> Usual:
         body_parts=_by_body_part(of_kind),
         complete=without <= (1 - KNOWN) * len(keys),
     )
-
-
-def live_keys(snapshot: Snapshot) -> Keys:
-    """Those that can be found, ascending."""
-    parts = [(snapshot.delta, snapshot.delta_dead)]
-    if snapshot.base is not None:
-        parts.append((snapshot.base, snapshot.base_dead))
-    return np.sort(np.concatenate([np.setdiff1d(index.keys(), dead) for index, dead in parts]))
 
 
 def rows_of(snapshot: Snapshot, keys: Keys) -> UnitRows:

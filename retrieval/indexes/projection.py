@@ -39,8 +39,8 @@ class Placed:
 class Projection:
     """``directions`` float32 [dim, n], as columns; ``mean`` float32 [dim]: of the rows they were learnt from.
 
-    ``turning``: the same as a faiss.LinearTransform. NumPy's own threads would wait for more to do long after a product,
-    on the cores that FAISS wants next: a batch of questions then took half as long again.
+    ``turning``: the same as a faiss.LinearTransform. NumPy's own threads would wait for more to do long after a
+    product, on the cores that FAISS wants next: a batch of questions then took half as long again.
     """
 
     directions: npt.NDArray[np.float32]
