@@ -26,7 +26,7 @@ _JOINING = frozenset(
         "a", "an", "and", "any", "as", "at", "by", "for", "from", "in", "no", "nor", "not", "of",
         "on", "or", "the", "to", "versus", "with", "without",
     )
-)  # what no sentence ends with, though the line does
+)  # fmt: skip  # what no sentence ends with, though the line does
 
 
 def sentences(text: str) -> tuple[str, ...]:
