@@ -47,7 +47,9 @@ class Settings(BaseSettings):
         "", description="OpenAI-compatible endpoint that writes answers, as http://127.0.0.1:8080/v1; off when empty"
     )
     answer_model: str = Field("", description="name of the endpoint's model")
-    answer_key: SecretStr = Field("", description="key of the endpoint; never shown")
+    answer_key: SecretStr = Field(  # type: ignore[assignment]  # pydantic-settings validates defaults
+        "", description="key of the endpoint; never shown"
+    )
     answer_seconds: float = Field(60.0, gt=0, le=3600, description="time limit of one answer")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
