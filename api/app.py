@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 
 from api.guards import LOOPBACK, BodyLimit, Envelope, SameSite, is_loopback
 from api.head import HeadAsGet
+from api.mcp import ToolTransport
 from api.problems import on_os_error, on_precedent_error, on_problem, on_validation
-from api.routes import cases, contract, evidence, gallery, health, judging, patients, rebuilds, search
+from api.routes import cases, contract, evidence, gallery, health, judging, mcp, patients, rebuilds, search
 from api.routes.page import add_page
 from api.routes.parameters import only_declared
 from api.schemas import INTENDED_USE, ProblemBody
@@ -43,9 +44,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.opening = opening = Opening(settings)
     app.state.metrics = opening.metrics
+    app.state.mcp = ToolTransport(opening, settings)
     _add_guards(app, settings)
     _add_handlers(app)
-    for module in (search, judging, evidence, cases, patients, gallery, rebuilds, contract):
+    for module in (search, judging, evidence, cases, patients, gallery, rebuilds, contract, mcp):
         app.include_router(module.router, dependencies=[Depends(only_declared)])
     app.include_router(health.router)
     app.include_router(contract.health)
@@ -73,7 +75,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     opening: Opening = app.state.opening
     await to_thread.run_sync(opening.attempt)
     try:
-        yield
+        async with app.state.mcp.running():
+            yield
     finally:
         await to_thread.run_sync(opening.close)
 

@@ -81,7 +81,7 @@ class Envelope:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            _log_without_values(request_id, error)
+            log_without_values(request_id, error)
             if status:  # the reply is half-way out: only closing the connection tells the truth
                 raise
             await internal(Request(scope))(scope, receive, send_with_headers)
@@ -90,7 +90,7 @@ class Envelope:
             self.metrics.answered(scope["method"], route, status or 500, time.perf_counter() - started)
 
 
-def _log_without_values(request_id: str, error: Exception) -> None:
+def log_without_values(request_id: str, error: Exception) -> None:
     """Type and place only: the message of an unforeseen error may quote a header."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     place = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -122,7 +123,7 @@ def render(
         type=URN + kind.slug,
         title=kind.title,
         status=kind.status,
-        detail=_without_paths(request, detail),
+        detail=without_paths(request.app.state.settings.home, detail),
         instance=f"urn:uuid:{request.scope.get('precedent.request_id', '')}",
         errors=list(errors) or None,
     )
@@ -130,9 +131,8 @@ def render(
     return JSONResponse(content, kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def _without_paths(request: Request, detail: str) -> str:
+def without_paths(home: Path, detail: str) -> str:
     """A sentence made for the command line may name the data directory; a reply must not."""
-    home = request.app.state.settings.home
     for path in (str(home.resolve()), str(home)):
         if len(path) > 2:
             detail = detail.replace(path, "the data directory")

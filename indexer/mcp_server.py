@@ -1,13 +1,15 @@
-"""The gallery as tools of the Model Context Protocol: ``pip install 'precedent[mcp]'``, then ``precedent mcp``.
+"""The gallery as tools of the Model Context Protocol: ``pip install 'precedent[mcp]'``; reached through mcp_extra.
 
-Over stdio only: it runs as its user, on the user's own machine, so a path is a file the user could open as well.
+The same tools over stdio and over HTTP. Only over stdio, where the server runs as its user on the user's own machine,
+may a query be a path: over HTTP it would be a file of the service's machine that the caller could not open.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +30,7 @@ from retrieval.intended_use import INTENDED_USE
 from retrieval.types import Case, Query
 
 T = TypeVar("T")
+Opened = Callable[[], AbstractContextManager[Gallery]]
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 INSTRUCTIONS = (
@@ -40,6 +43,7 @@ Text = Annotated[str, Field(max_length=4000, description="a sentence; needs an e
 LocalFile = Annotated[str, Field(description="a DICOM, NIfTI, PNG ... file or folder of one series, on this machine")]
 Filters = Annotated[str, Field(description='such as "modality=CT,age>=40"')]
 Count = Annotated[int, Field(ge=1, le=50)]
+Tokens = Annotated[int, Field(ge=1, le=100_000)]
 
 
 # The answers have no slots: the SDK reads defaults off a class to make its schema, and would take slots for them.
@@ -95,89 +99,121 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the tools do; each raises ToolError with the sentence of what went wrong."""
+    """What the tools do; each raises ToolError with the sentence of what went wrong. ``opened``: for one call."""
 
-    gallery: Gallery
-    sandbox: Sandbox
+    opened: Opened
 
-    def search_similar_cases(
-        self, case_id: CaseId = "", text: Text = "", path: LocalFile = "", k: Count = 8, filters: Filters = ""
-    ) -> Found:
-        """The cases most like one on file, a sentence or a local image; never of the query's own patient."""
-        return _told(partial(self._search, case_id, text, path, k, filters))
+    def search_similar_cases(self, case_id: CaseId = "", text: Text = "", k: Count = 8, filters: Filters = "") -> Found:
+        """The cases most like one on file or a sentence; never of the query's own patient."""
+        return self._told(lambda gallery: _found(gallery, *_asked(gallery, case_id, text), k, filters))
 
     def get_case(self, case_id: CaseId) -> CaseTold:
         """One case: attributes, labels, report."""
-        return _told(lambda: _case(self.gallery.case(case_id)))
+        return self._told(lambda gallery: _case(gallery.case(case_id)))
+
+    def get_evidence(
+        self, case_id: CaseId = "", text: Text = "", k: Count = 8, filters: Filters = "", max_tokens: Tokens = 4000
+    ) -> dict[str, Any]:
+        """Cited neighbours with quoted reports, what their labels say beside base rates, and whether to trust them."""
+        return self._told(lambda gallery: _evidence(gallery, *_asked(gallery, case_id, text), k, filters, max_tokens))
+
+    def compare_cases(self, first: CaseId, second: CaseId) -> Compared:
+        """How alike two cases on file are, and what labels they share."""
+        return self._told(lambda gallery: _compared(gallery, first, second))
+
+    def _told(self, do: Callable[[Gallery], T]) -> T:
+        try:
+            with self.opened() as gallery:
+                return do(gallery)
+        except PrecedentError as error:
+            raise ToolError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTools(Tools):
+    """The tools for the user of this machine: a query may be a file as well."""
+
+    sandbox: Sandbox
+
+    def search_similar_cases(
+        self, case_id: CaseId = "", text: Text = "", k: Count = 8, filters: Filters = "", path: LocalFile = ""
+    ) -> Found:
+        """The cases most like one on file, a sentence or a local image; never of the query's own patient."""
+        return self._told(lambda gallery: _found(gallery, *self._read(gallery, case_id, text, path), k, filters))
 
     def get_evidence(
         self,
         case_id: CaseId = "",
         text: Text = "",
-        path: LocalFile = "",
         k: Count = 8,
         filters: Filters = "",
-        max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 4000,
+        max_tokens: Tokens = 4000,
+        path: LocalFile = "",
     ) -> dict[str, Any]:
         """Cited neighbours with quoted reports, what their labels say beside base rates, and whether to trust them."""
-        return _told(partial(self._evidence, case_id, text, path, k, filters, max_tokens))
-
-    def compare_cases(self, first: CaseId, second: CaseId) -> Compared:
-        """How alike two cases on file are, and what labels they share."""
-        return _told(partial(self._compare, first, second))
-
-    def _query(self, case_id: str, text: str, path: str) -> tuple[Query, AskedWith]:
-        if sum(map(bool, (case_id, text, path))) != 1:
-            raise UsageError("Give exactly one of case_id, text and path.")
-        if case_id:
-            case, query = self.gallery.filed_query(case_id)
-            return query, asked_with(query, case)
-        if text:
-            query = self.gallery.text_query(text)
-            return query, asked_with(query, text=text)
-        read = read_query(self.gallery, self.sandbox, [Path(path)])
-        return read.query, asked_with(read.query, read.case, warnings=read.warnings)
-
-    def _search(self, case_id: str, text: str, path: str, k: int, filters: str) -> Found:
-        query, _ = self._query(case_id, text, path)
-        result = self.gallery.search(query, k=k, filters=parse_text(filters) if filters else None)
-        return Found(
-            hits=[HitTold(hit.rank, hit.similarity, hit.percentile, _case(hit.case)) for hit in result.hits],
-            no_confident_match=result.no_confident_match,
-            reasons=list(result.reasons),
-            fingerprint=result.fingerprint,
-            intended_use=INTENDED_USE,
+        return self._told(
+            lambda gallery: _evidence(gallery, *self._read(gallery, case_id, text, path), k, filters, max_tokens)
         )
 
-    def _evidence(self, case_id: str, text: str, path: str, k: int, filters: str, max_tokens: int) -> dict[str, Any]:
-        query, asked = self._query(case_id, text, path)
-        wanted = parse_text(filters) if filters else None
-        bundle = gather(self.gallery, query, asked=asked, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
-        return evidence_json(bundle)
-
-    def _compare(self, first: str, second: str) -> Compared:
-        (one, left), (two, right) = self.gallery.filed_query(first), self.gallery.filed_query(second)
-        keys = self.gallery.catalog.patients([case.patient_key for case in (one, two) if case.patient_key])
-        told = {(label.name, label.value) for label in two.labels}
-        shared = [LabelTold(la.name, la.value) for la in one.labels if (la.name, la.value) in told]
-        similarity = float(left.embedding.vector @ right.embedding.vector)
-        return Compared(similarity, keys[0] == keys[1] if len(keys) == 2 else None, shared, _case(one), _case(two))
+    def _read(self, gallery: Gallery, case_id: str, text: str, path: str) -> tuple[Query, AskedWith]:
+        if sum(map(bool, (case_id, text, path))) != 1:
+            raise UsageError("Give exactly one of case_id, text and path.")
+        if not path:
+            return _asked(gallery, case_id, text)
+        read = read_query(gallery, self.sandbox, [Path(path)])
+        return read.query, asked_with(read.query, read.case, warnings=read.warnings)
 
 
-def server_of(gallery: Gallery, sandbox: Sandbox) -> MCPServer:
-    """The tools of an open gallery as a server; ``run_stdio_async`` serves them."""
-    tools = Tools(gallery, sandbox)
-    server = MCPServer("precedent", instructions=INSTRUCTIONS, log_level="WARNING")
+def server_of(opened: Opened, sandbox: Sandbox | None = None) -> MCPServer:
+    """The tools as a server of any transport; with a sandbox, queries may be files of this machine."""
+    tools = Tools(opened) if sandbox is None else LocalTools(opened, sandbox)
+    held = logging.NullHandler()  # the SDK takes over the program's log unless there is a handler already
+    logging.getLogger().addHandler(held)
+    try:  # nothing changes while it serves, so there is nothing to subscribe to
+        server = MCPServer("precedent", instructions=INSTRUCTIONS, log_level="WARNING", subscriptions=False)
+    finally:
+        logging.getLogger().removeHandler(held)
     for tool in (tools.search_similar_cases, tools.get_case, tools.get_evidence, tools.compare_cases):
         server.tool(annotations=READ_ONLY)(tool)
     return server
 
 
-def _told(do: Callable[[], T]) -> T:
-    try:
-        return do()
-    except PrecedentError as error:
-        raise ToolError(str(error)) from error
+def _asked(gallery: Gallery, case_id: str, text: str) -> tuple[Query, AskedWith]:
+    if bool(case_id) == bool(text):
+        raise UsageError("Give exactly one of case_id and text.")
+    if case_id:
+        case, query = gallery.filed_query(case_id)
+        return query, asked_with(query, case)
+    query = gallery.text_query(text)
+    return query, asked_with(query, text=text)
+
+
+def _found(gallery: Gallery, query: Query, _: AskedWith, k: int, filters: str) -> Found:
+    result = gallery.search(query, k=k, filters=parse_text(filters) if filters else None)
+    return Found(
+        hits=[HitTold(hit.rank, hit.similarity, hit.percentile, _case(hit.case)) for hit in result.hits],
+        no_confident_match=result.no_confident_match,
+        reasons=list(result.reasons),
+        fingerprint=result.fingerprint,
+        intended_use=INTENDED_USE,
+    )
+
+
+def _evidence(
+    gallery: Gallery, query: Query, asked: AskedWith, k: int, filters: str, max_tokens: int
+) -> dict[str, Any]:
+    wanted = parse_text(filters) if filters else None
+    bundle = gather(gallery, query, asked=asked, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
+    return evidence_json(bundle)
+
+
+def _compared(gallery: Gallery, first: str, second: str) -> Compared:
+    (one, left), (two, right) = gallery.filed_query(first), gallery.filed_query(second)
+    keys = gallery.catalog.patients([case.patient_key for case in (one, two) if case.patient_key])
+    told = {(label.name, label.value) for label in two.labels}
+    shared = [LabelTold(la.name, la.value) for la in one.labels if (la.name, la.value) in told]
+    similarity = float(left.embedding.vector @ right.embedding.vector)
+    return Compared(similarity, keys[0] == keys[1] if len(keys) == 2 else None, shared, _case(one), _case(two))
 
 
 def _case(case: Case) -> CaseTold:

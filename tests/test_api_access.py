@@ -28,6 +28,7 @@ NEEDS = {
     "POST /v1/estimate": "read",
     "POST /v1/evidence": "read",
     "POST /v1/answer": "read",
+    "POST /mcp": "read",
     "GET /v1/cases": "read",
     "GET /v1/cases/{case_id}": "read",
     "GET /v1/cases/{case_id}/similar": "read",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 
 from indexer.cli.console import BoundEncoder, Home, settings_of
-from retrieval.errors import MissingExtra
 from retrieval.gallery import Gallery
 
 
@@ -14,16 +14,11 @@ def mcp(encoder: BoundEncoder = None, home: Home = None) -> None:
 
     Meant to be started by a program that speaks the protocol. It reads only, as the user who starts it.
     """
-    try:
-        from indexer.mcp_server import server_of
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("mcp"):
-            raise
-        raise MissingExtra("mcp", "mcp") from error
     from indexer.limits import Limits
+    from indexer.mcp_extra import tool_server
     from indexer.sandbox import Sandbox
     from indexer.workers import worker_count
 
     settings = settings_of(home, encoder=encoder)
     with Gallery.open(settings) as gallery, Sandbox(worker_count(settings), Limits.of(settings)) as sandbox:
-        asyncio.run(server_of(gallery, sandbox).run_stdio_async())
+        asyncio.run(tool_server(lambda: nullcontext(gallery), sandbox).run_stdio_async())
