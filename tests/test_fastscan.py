@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -187,6 +189,24 @@ def test_codes_of_other_rows_are_told(index: FastScanIndex, folder: Path, tmp_pa
     np.save(tmp_path / "vectors.npy", index.rows.vectors[:-1])
     with pytest.raises(CorruptIndex, match="do not fit their 11999 rows"):
         FastScanIndex.open(tmp_path)
+
+
+def test_a_projection_is_made_beside_simpleitk() -> None:
+    """Both libraries are wrapped by SWIG, and the one loaded last takes over how a std::vector<float> is shown."""
+    program = """
+import faiss, SimpleITK
+import numpy as np
+from retrieval.indexes.projection import Projection
+directions = np.eye(6, 3, dtype=np.float32)
+print(type(faiss.LinearTransform(6, 3, True).A).__module__)
+print(Projection.onto(directions, np.full(6, 0.5, np.float32)).of(np.eye(6, dtype=np.float32)).rows[0].tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    shown_by, row = done.stdout.splitlines()
+    assert shown_by.startswith("SimpleITK"), "the libraries no longer meet: this test shows nothing any more"
+    assert json.loads(row) == [0.5, -0.5, -0.5]
 
 
 def test_a_projection_keeps_what_varies(rows: UnitRows) -> None:

@@ -51,8 +51,8 @@ class Projection:
     def onto(cls, directions: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> Self:
         faiss = load_faiss()
         turning = faiss.LinearTransform(*directions.shape, True)
-        faiss.copy_array_to_vector(np.ascontiguousarray(directions.T).ravel(), turning.A)
-        faiss.copy_array_to_vector(-(mean @ directions), turning.b)
+        turning.A = _floats(directions.T)
+        turning.b = _floats(-(mean @ directions))
         turning.is_trained = True
         return cls(directions, mean, turning)
 
@@ -76,3 +76,12 @@ class Projection:
         placed: npt.NDArray[np.float32] = self.turning.apply_py(np.ascontiguousarray(rows))
         far = 1 - 2 * np.vecdot(rows, self.mean) + np.vecdot(self.mean, self.mean)  # |row - mean|^2 of unit rows
         return Placed(placed, far - np.vecdot(placed, placed))
+
+
+def _floats(values: npt.NDArray[np.float32]) -> Any:
+    """A vector of faiss's own making. Where SimpleITK was loaded after faiss, SWIG shows a vector that is read from a
+    faiss object as one of SimpleITK's, which faiss can't fill."""
+    faiss = load_faiss()
+    vector = faiss.Float32Vector()
+    faiss.copy_array_to_vector(np.ascontiguousarray(values, dtype=np.float32).ravel(), vector)
+    return vector
