@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from retrieval.catalog import Catalog
 from retrieval.errors import UsageError
-from retrieval.filters import And, Equals, Filter, Not, OneOf, Or, Prefix, Range, holds, parse, parse_text
+from retrieval.filters import And, Equals, Filter, Not, OneOf, Or, Prefix, Range, as_json, holds, parse, parse_text
 from retrieval.filters.tree import NUMBER_FIELDS, TEXT_FIELDS
 from retrieval.types import Attributes, Case, CaseKind, Label
 from tests.databases import FINGERPRINT, embedded
@@ -145,6 +145,56 @@ def test_what_a_filter_means(catalog: Catalog) -> None:
 def test_json_shapes(value: object, expected: Filter) -> None:
     assert parse(value) == expected
     assert parse_text(json.dumps(value)) == expected
+
+
+def _sayable(leaf: Filter) -> bool:
+    """Whether JSON has words for it: a comparison of the right kind with at least one value."""
+    with contextlib.suppress(UsageError):
+        return parse(as_json(leaf)) == leaf
+    return False
+
+
+def _nested_in(parts: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
+    several = st.lists(parts, min_size=1, max_size=3).map(tuple)
+    return st.one_of(st.builds(And, several), st.builds(Or, several), st.builds(Not, parts), st.just(And(())))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.recursive(st.sampled_from([leaf for leaf in leaves() if _sayable(leaf)]), _nested_in, max_leaves=8))
+def test_a_filter_as_json_is_read_back_as_itself(condition: Filter) -> None:
+    assert parse(json.loads(json.dumps(as_json(condition)))) == condition
+
+
+def test_every_leaf_can_be_sent_but_for_what_says_nothing_or_compares_other_kinds() -> None:
+    for leaf in leaves():
+        match leaf:
+            case Equals(field, None):
+                sayable = True
+            case Equals(field, value):
+                sayable = isinstance(value, float) or field not in NUMBER_FIELDS
+                sayable &= isinstance(value, str) or field not in TEXT_FIELDS
+            case Prefix(field):
+                sayable = field not in NUMBER_FIELDS
+            case OneOf(field, values):
+                sayable = bool(values) and all(_sayable(Equals(field, value)) for value in values)
+            case Range(field):
+                sayable = field not in TEXT_FIELDS and leaf != Range(field)
+            case _:
+                raise AssertionError(leaf)
+        assert _sayable(leaf) == sayable, leaf
+
+
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        (Or(()), "no case passes"),
+        (Not(And((OneOf("modality", ()),))), "no case passes"),
+        (Range("age"), "range of 'age' without any bound"),
+    ],
+)
+def test_what_json_has_no_words_for_is_told(condition: Filter, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        as_json(condition)
 
 
 def _nested(depth: int) -> object:

@@ -1,4 +1,4 @@
-"""Filters: the public face. ``parse`` for JSON, ``parse_text`` for the command line, ``to_sql`` and ``holds``.
+"""Filters: the public face. ``parse`` and ``as_json``, ``parse_text`` for the command line, ``to_sql`` and ``holds``.
 
 JSON: an object is a conjunction. A field is given a value, a list of values, null (unknown), or an object of bounds
 (``gte``, ``gt``, ``lte``, ``lt``) or ``prefix``; ``and``/``or`` take a list of objects, ``not`` takes one::
@@ -20,6 +20,7 @@ import re
 from typing import Any
 
 from retrieval.errors import UsageError
+from retrieval.filters.plain import as_json
 from retrieval.filters.sql import to_sql
 from retrieval.filters.tree import (
     ALLOWED,
@@ -47,6 +48,7 @@ __all__ = [
     "Or",
     "Prefix",
     "Range",
+    "as_json",
     "holds",
     "parse",
     "parse_text",

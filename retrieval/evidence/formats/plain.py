@@ -1,4 +1,4 @@
-"""A bundle as plain JSON values."""
+"""A bundle as plain JSON values, and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from retrieval.evidence.cited import CitedCase, Evidence
+from retrieval.reading import read
 
 
 def evidence_json(evidence: Evidence) -> dict[str, Any]:
@@ -22,6 +23,11 @@ def evidence_json(evidence: Evidence) -> dict[str, Any]:
         "notes": list(evidence.notes),
         "intended_use": evidence.intended_use,
     }
+
+
+def evidence_of(told: object) -> Evidence:
+    """The inverse of ``evidence_json``, for what a service sent or a file holds. UsageError for anything else."""
+    return read(Evidence, told)
 
 
 def _case(case: CitedCase) -> dict[str, Any]:
