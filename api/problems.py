@@ -118,7 +118,13 @@ def render(
     headers: Mapping[str, str] | None = None,
     errors: Iterable[Cause] = (),
 ) -> JSONResponse:
-    """The reply. Only this function writes a problem."""
+    """The reply."""
+    content = problem_json(request, kind, detail, errors=errors)
+    return JSONResponse(content, kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def problem_json(request: Request, kind: ProblemKind, detail: str, *, errors: Iterable[Cause] = ()) -> dict[str, Any]:
+    """A problem as plain JSON values. Only this function writes one, be it a reply or the end of a stream."""
     body = ProblemBody(
         type=URN + kind.slug,
         title=kind.title,
@@ -127,8 +133,7 @@ def render(
         instance=f"urn:uuid:{request.scope.get('precedent.request_id', '')}",
         errors=list(errors) or None,
     )
-    content = body.model_dump(exclude_none=True)
-    return JSONResponse(content, kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    return body.model_dump(exclude_none=True)
 
 
 def without_paths(home: Path, detail: str) -> str:

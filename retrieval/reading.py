@@ -7,6 +7,7 @@ client is answered with. It needs the standard library alone.
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -22,7 +23,8 @@ def read(noun: type[T], told: object) -> T:
     """The dataclass. What it has no field for is passed over, and what is absent takes its default, when it has one.
 
     UsageError, which names the place and never the value, for anything that does not fit. Fields may be text, numbers,
-    true or false, enumerations, Literal, other dataclasses, ``tuple[X, ...]`` and ``X | None``.
+    true or false, enumerations, Literal, other dataclasses, ``tuple[X, ...]`` and ``X | None``; a ``Mapping`` is
+    taken as it is.
     """
     made: T = _noun(noun, told, "")
     return made
@@ -58,6 +60,10 @@ def _value(kind: Any, told: object, place: str) -> Any:
     if origin is Literal:
         if told not in get_args(kind):
             raise _unlike(place, f"one of {', '.join(map(str, get_args(kind)))}", told)
+        return told
+    if origin is Mapping:
+        if not isinstance(told, dict):
+            raise _unlike(place, "an object", told)
         return told
     if is_dataclass(kind):
         return _noun(kind, told, place)

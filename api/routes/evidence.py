@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from api.asking import FILES, query_and_images
 from api.evidence_schemas import AnswerForm, BundleForm, EvidenceAnswer, EvidenceForm, GeneratedAnswer, MessagesAnswer
 from api.forms import Form, ReaderForm
-from api.problems import responses
+from api.problems import kind_of, problem_json, responses
 from api.schemas import form_body
 from api.service import Service
 from api.wire import as_json, filter_of
@@ -61,7 +61,7 @@ def evidence(form: ReaderForm) -> Response:
         **responses(400, 404, 408, 409, 413, 415, 501, 502, 503, 504, 507),
     },
 )
-def answer(form: ReaderForm) -> Response:
+def answer(form: ReaderForm, request: Request) -> Response:
     """An answer by the configured model, every sentence of which cites cases; off unless an endpoint is configured."""
     service = form.caller.service
     asked = form.fields(AnswerForm)
@@ -72,7 +72,7 @@ def answer(form: ReaderForm) -> Response:
     if not asked.stream:
         return as_json(_generated(found, list(judged), endpoint))
     begun = list(islice(judged, 1))  # what fails before the first sentence is a problem, not a broken stream
-    return StreamingResponse(_events(found, chain(begun, judged), endpoint), media_type="text/event-stream")
+    return StreamingResponse(_events(request, found, chain(begun, judged), endpoint), media_type="text/event-stream")
 
 
 def _gathered(service: Service, form: Form, asked: BundleForm) -> tuple[Evidence, tuple[Image, ...]]:
@@ -108,7 +108,9 @@ def _generated(found: Evidence, judged: list[Sentence | Removed], endpoint: Endp
     )
 
 
-def _events(found: Evidence, judged: Iterator[Sentence | Removed], endpoint: Endpoint) -> Iterator[str]:
+def _events(
+    request: Request, found: Evidence, judged: Iterator[Sentence | Removed], endpoint: Endpoint
+) -> Iterator[str]:
     """``sentence`` and ``removed`` as they are judged, then ``done`` with the whole, or ``problem``."""
     held: list[Sentence | Removed] = []
     try:
@@ -116,7 +118,7 @@ def _events(found: Evidence, judged: Iterator[Sentence | Removed], endpoint: End
             held.append(each)
             yield _event("sentence" if isinstance(each, Sentence) else "removed", json.dumps(judged_json(each)))
     except PrecedentError as error:
-        yield _event("problem", json.dumps({"detail": str(error)}))
+        yield _event("problem", json.dumps(problem_json(request, kind_of(error), str(error))))
         return
     yield _event("done", _generated(found, held, endpoint).model_dump_json())
 

@@ -1,0 +1,30 @@
+"""A service as what the retrievers of ``retrieval.integrations`` ask, in place of a gallery that is open here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from api.client.client import Client
+from api.client.problems import NotOnFile
+from retrieval.evidence.cited import Evidence
+from retrieval.filters import Filter, as_json
+
+CASE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedGallery:
+    """``PrecedentRetriever(gallery=ServedGallery(client))``: the passages are those of the service's gallery."""
+
+    client: Client
+
+    def evidence_for(self, asked: str, *, k: int, filters: Filter | None, max_tokens: int) -> Evidence:
+        """The bundle for a case id on file or, where there is no such case, a sentence; else a ServiceProblem."""
+        wanted = None if filters is None else as_json(filters)
+        if CASE_ID.fullmatch(asked):
+            try:
+                return self.client.evidence(case_id=asked, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
+            except NotOnFile:  # one word may be a sentence
+                pass
+        return self.client.evidence(text=asked, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
