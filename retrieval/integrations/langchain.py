@@ -1,4 +1,4 @@
-"""A LangChain retriever over a gallery: ``pip install 'precedent[langchain]'``."""
+"""A LangChain retriever over a gallery, open here or served: ``pip install 'precedent[langchain]'``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from retrieval.filters import Filter
 from retrieval.gallery import Gallery
-from retrieval.integrations.passages import find_passages
+from retrieval.integrations.passages import EvidenceSource, find_passages
 
 
 class PrecedentRetriever(BaseRetriever):
@@ -20,7 +20,7 @@ class PrecedentRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    gallery: Gallery
+    gallery: Gallery | EvidenceSource
     k: int = 8
     filters: Filter | None = None
     max_tokens: int = 4000

@@ -1,13 +1,15 @@
-"""A LlamaIndex retriever over a gallery: ``pip install 'precedent[llama-index]'``."""
+"""A LlamaIndex retriever over a gallery, open here or served: ``pip install 'precedent[llama-index]'``."""
 
 from __future__ import annotations
+
+import asyncio
 
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from retrieval.filters import Filter
 from retrieval.gallery import Gallery
-from retrieval.integrations.passages import find_passages
+from retrieval.integrations.passages import EvidenceSource, find_passages
 
 
 class PrecedentRetriever(BaseRetriever):
@@ -17,7 +19,9 @@ class PrecedentRetriever(BaseRetriever):
     confident.
     """
 
-    def __init__(self, gallery: Gallery, *, k: int = 8, filters: Filter | None = None, max_tokens: int = 4000) -> None:
+    def __init__(
+        self, gallery: Gallery | EvidenceSource, *, k: int = 8, filters: Filter | None = None, max_tokens: int = 4000
+    ) -> None:
         super().__init__()
         self._gallery = gallery
         self._k = k
@@ -33,3 +37,6 @@ class PrecedentRetriever(BaseRetriever):
             )
             for each in found
         ]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)  # the library would block its loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from retrieval.evidence.bundle import asked_with, gather
 from retrieval.evidence.cited import CitedCase, Evidence
@@ -21,13 +21,23 @@ class Passage:
     metadata: dict[str, Any]
 
 
+@runtime_checkable
+class EvidenceSource(Protocol):
+    """A gallery that is not open here, as that of a service."""
+
+    def evidence_for(self, asked: str, *, k: int, filters: Filter | None, max_tokens: int) -> Evidence:
+        """The bundle for a case id on file, or for a sentence."""
+
+
 def find_passages(
-    gallery: Gallery, asked: str, *, k: int, filters: Filter | None = None, max_tokens: int = 4000
+    gallery: Gallery | EvidenceSource, asked: str, *, k: int, filters: Filter | None = None, max_tokens: int = 4000
 ) -> list[Passage]:
     """The bundle for a case id on file, or for a sentence, as passages in the order of similarity.
 
     UsageError for a sentence where the gallery's encoder has no text tower.
     """
+    if not isinstance(gallery, Gallery):
+        return passages_of(gallery.evidence_for(asked, k=k, filters=filters, max_tokens=max_tokens))
     if gallery.catalog.content_of([asked]):
         case, query = gallery.filed_query(asked)
         told = asked_with(query, case)
