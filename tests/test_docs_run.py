@@ -6,6 +6,7 @@ Only what a reader must put in is put in: a folder of scans, a checkpoint, the a
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
@@ -13,12 +14,21 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
+from mcp import Client as McpClient
+from mcp import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from indexer.demo.phantoms import generate
 from retrieval import Gallery
+from retrieval.filters import parse
+from tests.answer_server import Stub, answer_server
 from tests.databases import postgres_database
 from tests.encoder_files import make_timm
 from tests.processes import REPOSITORY, answer, environment, run, serving
@@ -144,3 +154,52 @@ def test_a_bundle_for_a_language_model(folder: Path) -> None:
     with Gallery.open(folder / "gallery") as gallery:
         case_id = gallery.catalog.list_cases(limit=1)[0].case_id
     exec(python.replace('"gallery"', repr(str(folder / "gallery"))), {"case_id": case_id})
+
+
+def test_where_rag_builders_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In process and over HTTP; the service's model answers as it is told, and its key is not asked for."""
+    page = (REPOSITORY / "docs" / "integrations.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with Gallery.open(folder / "gallery") as gallery:
+        case_id = gallery.catalog.list_cases(parse({"modality": "DX"}), limit=1)[0].case_id
+    printed = []
+    with answer_server() as model, serving_answers(folder, model) as url:
+        model.says = ["Alike [1]. Be sure."]
+        for snippet in snippets:
+            for shown, real in (('"gallery"', folder / "gallery"), ('"study.dcm"', folder / "study.dcm")):
+                snippet = snippet.replace(shown, repr(str(real)))
+            exec(snippet.replace("http://127.0.0.1:8000", url), {"case_id": case_id})
+            printed.append(capsys.readouterr().out.splitlines())
+        configured = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)]
+        stdio, http = (each["mcpServers"]["precedent"] for each in configured)
+        http["url"] = http["url"].replace("http://127.0.0.1:8000", url)
+        assert (
+            asyncio.run(tools_of(stdio, http, folder)) == [set(re.findall(r"^\| `(\w+_\w+)` ", page, re.MULTILINE))] * 2
+        )
+    langchain, llama_index, over_http, client, answered = printed
+    assert len(langchain) == len(llama_index) == len(over_http) == 5
+    assert [line.split()[0] for line in langchain] == [line.split()[0] for line in llama_index]
+    assert all(line.split()[1] == "Case" for line in over_http)
+    assert len(client) > 7 and client[-1].startswith("No case nowhere")
+    assert answered == ["There is no confident match on file, so no answer is made."] or (
+        answered[1] == "removed: Be sure. it cites no case" and answered[2].startswith("stub at 127.0.0.1")
+    )
+
+
+@contextmanager
+def serving_answers(folder: Path, model: Stub) -> Iterator[str]:
+    told = {"PRECEDENT_ANSWER_URL": model.url, "PRECEDENT_ANSWER_MODEL": "stub"}
+    with serving(folder / "gallery", folder / "log", told) as served:
+        yield str(served.client.base_url)
+
+
+async def tools_of(stdio: dict[str, Any], http: dict[str, Any], folder: Path) -> list[set[str]]:
+    """What a program finds that is configured so."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    started = StdioServerParameters(**stdio, cwd=folder, env={**environment(folder / "gallery"), "PATH": path})
+    async with httpx2.AsyncClient(headers=http["headers"], timeout=60) as asking:
+        found = []
+        for transport in (started, streamable_http_client(http["url"], http_client=asking)):
+            async with McpClient(transport) as client:
+                found.append({tool.name for tool in (await client.list_tools()).tools})
+        return found

@@ -15,7 +15,7 @@ from retrieval.gallery import Gallery
 from retrieval.integrations.passages import find_passages
 from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding, Label
 from tests.databases import unit_rows
-from tests.processes import REPOSITORY, environment
+from tests.processes import environment
 from tests.studies import open_gallery, write_pictures
 
 
@@ -132,12 +132,3 @@ async def _talk(home: Path, picture: Path) -> dict[str, Any]:
             "missing": await client.call_tool("get_case", {"case_id": "nowhere"}),
             "both": await client.call_tool("get_evidence", {"case_id": ASKED, "path": str(picture)}),
         }
-
-
-def test_what_the_documentation_shows_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (REPOSITORY / "docs" / "integrations.md").read_text(encoding="utf-8")
-    snippets = [part.split("```")[0] for part in page.split("```python\n")[1:]]
-    assert len(snippets) == 2
-    for snippet in snippets:
-        exec(snippet.replace('"gallery"', repr(str(home))), {"case_id": ASKED})
-        assert len(capsys.readouterr().out.splitlines()) == 5
