@@ -14,7 +14,11 @@ from typing import Any
 
 @dataclass
 class Stub:
-    """``says``: pieces of its answer. ``status``: of its reply. ``garbage``: sent in place of events."""
+    """``says``: pieces of its answer. ``status``: of its reply. ``garbage``: sent in place of events.
+
+    ``drip``: sent again and again, for ever. ``after``: when all is said. ``finish``: why it says that it stopped.
+    ``location``: where it sends those who ask.
+    """
 
     url: str = ""
     says: list[str] = field(default_factory=list)
@@ -22,8 +26,16 @@ class Stub:
     garbage: bytes = b""
     pause: float = 0.0
     cut_off: bool = False
+    drip: bytes = b""
+    finish: str = "stop"
+    location: str = ""
+    after: bytes = b""
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+
+    def anew(self) -> None:
+        """As it was at first, at the same address."""
+        self.__dict__.update(Stub(url=self.url).__dict__)
 
 
 @contextmanager
@@ -36,6 +48,8 @@ def answer_server() -> Iterator[Stub]:
             stub.keys.append(self.headers["Authorization"])
             self.send_response(stub.status)
             self.send_header("Content-Type", "text/event-stream" if stub.status == 200 else "application/json")
+            if stub.location:
+                self.send_header("Location", stub.location)
             self.end_headers()
             try:
                 self._reply()
@@ -43,14 +57,18 @@ def answer_server() -> Iterator[Stub]:
                 return
 
         def _reply(self) -> None:
+            while stub.drip:
+                self.wfile.write(stub.drip)
+                time.sleep(stub.pause)
             if stub.garbage or stub.status != 200:
                 self.wfile.write(stub.garbage or b'{"error": {"message": "secret-of-the-server"}}')
                 return
             for piece in stub.says:
                 self._event({"content": piece}, None)
                 time.sleep(stub.pause)
+            self.wfile.write(stub.after)
             if not stub.cut_off:
-                self._event({}, "stop")
+                self._event({}, stub.finish)
                 self.wfile.write(b"data: [DONE]\n\n")
 
         def _event(self, delta: dict[str, str], finish: str | None) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from retrieval.answers.answer import NOTHING_LEFT, answer_of, answering
 from retrieval.answers.checking import Fault, Removed, Sentence, checked, checked_stream
 from retrieval.answers.endpoint import Endpoint, endpoint_of
-from retrieval.errors import EndpointDown, EndpointGarbled, EndpointSlow, UsageError
+from retrieval.errors import EndpointDown, EndpointError, EndpointGarbled, EndpointSlow, UsageError
 from retrieval.evidence.bundle import Evidence, gather
 from retrieval.evidence.formats.messages import Picture, messages
 from retrieval.settings import Settings
@@ -101,10 +101,10 @@ def test_no_model_is_asked_without_a_confident_match(stub: Stub, evidence: Evide
     assert ask(stub, replace(evidence, cases=())) == [] and not stub.asked
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503, 504])
 def test_a_server_that_refuses(stub: Stub, evidence: Evidence, status: int) -> None:
     stub.status = status
-    with pytest.raises(EndpointGarbled, match=f"status {status}") as caught:
+    with pytest.raises(EndpointError, match=f"status {status}") as caught:
         ask(stub, evidence)
     assert "secret-of-the-server" not in str(caught.value) and "sk-hidden" not in str(caught.value)
 

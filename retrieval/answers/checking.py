@@ -26,6 +26,12 @@ class Fault(StrEnum):
     UNCITED = "it cites no case"
     UNKNOWN = "it cites what is not in the evidence"
     ACTIVE = "it holds a link, an image or markup"
+    CUT_OFF = "it was cut off"
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Stands after the last piece of a text that would have gone on. What was being said is then not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +63,25 @@ def checked(text: str, evidence: Evidence) -> Sentence | Removed:
     return Sentence(text, tuple(dict.fromkeys(case.case_id for case in cases if case)))
 
 
-def checked_stream(pieces: Iterable[str], evidence: Evidence) -> Iterator[Sentence | Removed]:
-    """The sentences of text that arrives in pieces, each as soon as the next one has begun or the text has ended."""
-    held = ""
+def checked_stream(pieces: Iterable[str | CutOff], evidence: Evidence) -> Iterator[Sentence | Removed]:
+    """The sentences of text that arrives in pieces, each as soon as the next one has begun or the text has ended.
+
+    The last one of a text that is cut off does not pass, whole though it may seem: "no" may be what is missing.
+    """
+    held, cut_off = "", False
     for piece in pieces:
+        if isinstance(piece, CutOff):
+            cut_off = True
+            break
         held += piece
         if _COMING.search(held):
             continue
         *whole, held = _sentences(held)
         yield from (checked(text.strip(), evidence) for text in whole if text.strip())
-    yield from (checked(text.strip(), evidence) for text in _sentences(cleaned(held)) if text.strip())
+    *whole, last = [text.strip() for text in _sentences(cleaned(held)) if text.strip()] or [""]
+    yield from (checked(text, evidence) for text in whole)
+    if last:
+        yield Removed(last, Fault.CUT_OFF) if cut_off else checked(last, evidence)
 
 
 def _sentences(text: str) -> list[str]:
