@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +145,18 @@ def test_tables_name_who_is_short_and_who_is_left_out() -> None:
     assert "| one & all | 3.1 | 420 | 0 |" in text and "| other | 2.0 | not told | 900 |" in text
     assert "| one & all | ef=32 | 0.9950 | 1.50 | 2.50 | 600 | 900 | 1200 |" in text
     assert "10.0% at random may be returned:" in text and "0.9100 (short)" in text
+    assert "no more than needed" not in text
     assert text.endswith("Without pgvector: not installed (pgvector).")
     for part in text.split("\n\n"):
         assert len({row.count("|") for row in part.splitlines()}) == 1, "rows as wide as their heads"
+
+
+def test_a_plan_that_does_more_than_is_needed_has_a_second_line() -> None:
+    more = replace(line(0.999, "probes=8"), median=1.75)
+    told = Measured("ours", 1.0, 1.0, 0, (more,), (line(0.98, "probes=1"), line(0.992, "probes=2"), more))
+    rows = tables([told], [], (Scope(0, "no filter"),), 10).splitlines()[-2:]
+    assert rows[0].startswith("| ours | probes=8 | 0.9990 | 1.75 |")
+    assert rows[1].startswith("| ours, told to do no more than needed | probes=2 | 0.9920 | 1.50 |")
 
 
 def test_the_plot_is_small_and_the_same_each_time(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ _BATCH = 4096
 # A backend that measures at its build how far it must look says so in these options. The curve has it look further and
 # less far than that.
 _MEASURED = ("probes", "take", "wide", "ef")
-_TIMES = (0.125, 0.25, 0.5, 1, 2, 4)
+_TIMES = (0.125, 0.25, 0.5, 0.75, 1, 2, 4)
 
 
 def backend(name: str) -> Maker:
