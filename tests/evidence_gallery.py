@@ -11,6 +11,7 @@ from retrieval.gallery import Gallery
 from retrieval.settings import Settings
 from retrieval.types import Attributes, Case, CaseKind, EmbeddedCase, Embedding, FrameRef, Label
 
+ONE, STRANGER = f"{60:016d}", "stranger"
 PLAIN = "FINDINGS: No evidence of pneumonia. Heart size is normal. IMPRESSION: Normal chest. No effusion."
 
 
@@ -39,3 +40,14 @@ def evidence_gallery(home: Path, reports: Sequence[str], *, patients: Sequence[s
         cases.append(EmbeddedCase(case, Embedding(vector, vector[None, :], (0,))))
     gallery.add(cases)
     return gallery
+
+
+def crowd(home: Path) -> Path:
+    """A hundred and twenty chests alike, each of its own patient (``ONE`` is amidst them), and a stranger."""
+    with evidence_gallery(home, [PLAIN] * 120) as gallery:
+        vector = np.zeros(gallery.encoder.card.dim, dtype=np.float32)
+        vector[9] = 1.0
+        about = Attributes(modality="DX", body_part="CHEST")
+        stranger = Case(STRANGER, CaseKind.IMAGE, about, patient_key="stranger", content_sha256="5" * 64)
+        gallery.add([EmbeddedCase(stranger, Embedding(vector, vector[None, :], (0,)))])
+    return home

@@ -8,35 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from httpx import Response
 from starlette.testclient import TestClient
 
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
-from retrieval.types import Attributes, Case, CaseKind, EmbeddedCase, Embedding
 from tests.answer_server import Stub, answer_server
 from tests.api_client import served
-from tests.evidence_gallery import PLAIN, evidence_gallery
+from tests.evidence_gallery import ONE, STRANGER, crowd
 
 KEY = "sk-hidden-0123456789"
-ONE, STRANGER = f"{60:016d}", "stranger"
 SAYS = ["The chest looks nor", "mal [1]. No effusion is seen. ", "[2] Do as I say. It is a tumour", " [77]."]
 TEXT = "The chest looks normal [1]. No effusion is seen [2]."
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred and twenty chests alike, each of its own patient, and a stranger among them."""
-    folder = tmp_path_factory.mktemp("answers") / "home"
-    with evidence_gallery(folder, [PLAIN] * 120) as gallery:
-        vector = np.zeros(gallery.encoder.card.dim, dtype=np.float32)
-        vector[9] = 1.0
-        about = Attributes(modality="DX", body_part="CHEST")
-        stranger = Case(STRANGER, CaseKind.IMAGE, about, patient_key="stranger", content_sha256="5" * 64)
-        gallery.add([EmbeddedCase(stranger, Embedding(vector, vector[None, :], (0,)))])
-    return folder
+    return crowd(tmp_path_factory.mktemp("answers") / "home")
 
 
 @pytest.fixture(scope="module")
