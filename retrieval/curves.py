@@ -6,6 +6,7 @@ Mann-Whitney statistic, to which the area is equal (Hanley, McNeil, *Radiology* 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from retrieval.resampling import Draws, Weights
 
 Scores = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
+_ONE_IN_TWENTY = 1.6449  # normal quantile of 0.95
 GRID = np.linspace(0.0, 1.0, 51)  # false-positive rates at which bands are given
 
 
@@ -50,6 +52,14 @@ def auc(scores: Scores, truth: Truth) -> float:
 
     _check(truth)
     return float(roc_auc_score(truth, scores))
+
+
+def area_by_chance(true: int, others: int) -> float:
+    """The area that scores which know nothing exceed one time in twenty, where so many are true and so many are not.
+
+    By the normal limit of the Mann-Whitney statistic (Mann, Whitney, *Annals of Mathematical Statistics* 18, 1947).
+    """
+    return 0.5 + _ONE_IN_TWENTY * math.sqrt((true + others + 1) / (12 * true * others))
 
 
 def weighted_auc(scores: Scores, truth: Truth, weights: Weights) -> Scores:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval import Gallery
+from retrieval.curves import area_by_chance, auc
 from retrieval.errors import UsageError
 from retrieval.evidence.calibration import Method, brier, fit, scaled
 from retrieval.evidence.classify import classify
@@ -157,6 +159,27 @@ def test_too_few_patients_are_told(gallery: Gallery) -> None:
     assert all(value.answer is Answer.UNKNOWN and "at least 10 patients" in value.note for value in found.values)
     assert all(value.rule_in is None and value.auc is None for value in found.values)
     assert sum(value.probability for value in found.values) == pytest.approx(1.0)
+
+
+def test_what_votes_can_not_tell_is_neither_positive_nor_negative(tmp_path: Path) -> None:
+    """A label that has nothing to do with the pictures: every threshold is luck, and so would every answer be."""
+    at, rng = angles(240, seed=12), np.random.default_rng(13)
+    labels = [[Label("coin", str(rng.choice(["heads", "tails", "edge"])))] for _ in at]
+    with open_small(tmp_path / "home") as opened:
+        opened.add(on_file(at, labels))
+        values = [
+            value for angle in angles(20, seed=14) for value in classify(opened, asked(angle), label="coin").values
+        ]
+    assert {value.answer for value in values} == {Answer.UNKNOWN}
+    assert all("better than chance" in value.note and value.rule_in is None for value in values)
+    assert all(len(value.cuts) == 2 and value.auc is not None for value in values)
+
+
+def test_area_by_chance_against_draws() -> None:
+    rng = np.random.default_rng(15)
+    truth = np.arange(120) < 15
+    areas = [auc(rng.random(120), truth) for _ in range(2000)]
+    assert np.mean(np.array(areas) > area_by_chance(15, 105)) == pytest.approx(0.05, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ from retrieval.filters import Filter
 from retrieval.gallery import Gallery
 from retrieval.types import GroupBy, Query, SamePatient, SearchResult
 
+_NOT_TOLD = (
+    "No thresholds: on held-out patients the votes do not tell this value from the others better than chance might."
+)
 _Choose = Callable[[npt.NDArray[np.float64], npt.NDArray[np.bool_]], OperatingPoint | None]
 
 
@@ -141,8 +144,9 @@ def _value(
     value = fit.ballot.values[column]
     rate = fit.ballot.rates.of(value)
     nobody = ValueVotes(value, 0.0, 0, rate.rate, 0.0 if rate.rate else None, ())
-    rule_out = cuts[1].point if cuts else None
-    rule_in = _rule_in(cuts, specificity)
+    telling = fit.telling[column]
+    rule_out = cuts[1].point if cuts and telling else None
+    rule_in = _rule_in(cuts, specificity) if telling else None
     held_out, enough = fit.chosen.held_out, fit.enough[column]
     return ValueAnswer(
         value=value,
@@ -155,7 +159,7 @@ def _value(
         patients=rate.patients,
         auc=auc(held_out[:, column], fit.truth[:, column]) if held_out is not None and enough else None,
         calibration_error=column_error(fit, column) if enough else None,
-        note=_note(cuts, rule_in, rule_out, specificity),
+        note=_note(cuts, rule_in, rule_out, specificity) if telling or not cuts else _NOT_TOLD,
     )
 
 

@@ -26,7 +26,7 @@ class Answer(StrEnum):
     POSITIVE = "positive"  # at or above both
     POSSIBLE = "possible"  # between them
     NEGATIVE = "negative"  # below both
-    UNKNOWN = "unknown"  # there are no thresholds: too few patients to choose them on
+    UNKNOWN = "unknown"  # there are no thresholds: too few patients, or votes that tell nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ class ValueAnswer:
     """What the neighbours make of one value of a label.
 
     ``cuts``: every operating point asked for, by probability. ``rule_in`` and ``rule_out`` are the two of them that
-    ``answer`` goes by; None, with the answer ``unknown`` and a ``note`` that says why, when there are too few patients.
+    ``answer`` goes by; None, with the answer ``unknown`` and a ``note`` that says why, when there are too few patients
+    or votes don't tell the value from the others.
     ``auc`` and ``calibration_error`` are of held-out patients.
     """
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.adapters.label_values import MOST_GRADES
+from retrieval.curves import area_by_chance, auc
 from retrieval.errors import UsageError
 from retrieval.evidence.calibration import Probabilities, shares_of, smoothed
 from retrieval.evidence.neighbours import NOBODY, Nearest, Numbers, Ties
@@ -47,8 +48,8 @@ class Ballot:
 class VotingFit:
     """A ballot, how its votes are counted and calibrated, and the scores of the cases asked, for operating points.
 
-    ``truth`` [n, columns], ``folds`` and ``groups`` [n]; ``enough``: columns with patients enough for thresholds.
-    ``heads``: the state of the catalog it was fitted in.
+    ``truth`` [n, columns], ``folds`` [n]; ``enough``: columns with patients enough to measure; ``telling``: those of
+    them that votes tell from the others better than chance. ``heads``: the state of the catalog it was fitted in.
     """
 
     ballot: Ballot
@@ -56,6 +57,7 @@ class VotingFit:
     truth: npt.NDArray[np.bool_]
     folds: Numbers
     enough: tuple[bool, ...]
+    telling: tuple[bool, ...]
     quality: CalibrationQuality | None
     fitted_on: FittedOn
     heads: Heads
@@ -88,7 +90,18 @@ def _fitted(gallery: Gallery, label: str, filters: Filter | None, k: int | None,
     chosen = choose(tried)
     enough = tuple(enough_patients(column, tried.groups) for column in tried.truth.T)
     quality = None if chosen.held_out is None else quality_of(chosen.raw, chosen.held_out, tried.truth)
-    return VotingFit(ballot, chosen, tried.truth, tried.folds, enough, quality, sample.fitted_on, heads)
+    telling = tuple(use and _tells(chosen, tried, column) for column, use in enumerate(enough))
+    return VotingFit(ballot, chosen, tried.truth, tried.folds, enough, telling, quality, sample.fitted_on, heads)
+
+
+def _tells(chosen: Chosen, tried: Tried, column: int) -> bool:
+    """Whether a value is told from the others, as fitted and on held-out patients; a patient's cases count as one."""
+    if chosen.held_out is None:
+        return False
+    truth = tried.truth[:, column]
+    having, lacking = (len(np.unique(tried.groups[part])) for part in (truth, ~truth))
+    least = area_by_chance(having, lacking)
+    return all(auc(scores[:, column], truth) > least for scores in (chosen.fitted, chosen.held_out))
 
 
 def ballot_of(sample: Sample) -> Ballot:
