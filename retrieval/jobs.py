@@ -18,10 +18,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from retrieval.catalog.rows import clean
 from retrieval.database import Database, now
 from retrieval.errors import ConflictError, NotFoundError
 from retrieval.schema import jobs
+from retrieval.storable import clean
 
 SILENCE = timedelta(minutes=10)
 DIED = "The process that ran this job ended before the job did. What it had committed is kept; start it again."

@@ -60,3 +60,22 @@ def test_a_command_starts_without_what_only_some_commands_need() -> None:
     code = f"import sys, indexer.cli.app; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow  # every module anew
+def test_any_module_may_be_imported_first() -> None:
+    """No circle of imports hides behind who happened to come first."""
+    code = f"""
+import importlib, sys
+for name in {sorted(_modules())!r}:
+    for loaded in [each for each in sys.modules if each.split(".")[0] in {PACKAGES!r}]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _modules() -> set[str]:
+    paths = [path.relative_to(ROOT).with_suffix("") for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")]
+    return {".".join(path.parts).removesuffix(".__init__") for path in paths}

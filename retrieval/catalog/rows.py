@@ -13,16 +13,12 @@ import numpy.typing as npt
 from sqlalchemy import Row
 
 from retrieval.errors import StoreError
+from retrieval.storable import clean
 from retrieval.types import Attributes, Case, CaseFile, CaseKind, Embedding, FrameRef, Keys, Label, UnitRows
 
 FLOAT32 = np.dtype("<f4")
 FLOAT16 = np.dtype("<f2")
 INT32 = np.dtype("<i4")
-
-
-def clean(text: str) -> str:
-    """Text as both databases can hold it: no NUL, and lone surrogates (undecodable file bytes) as "?"."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def finite(number: float | None) -> float | None:

@@ -13,7 +13,6 @@ from retrieval.catalog.reads import chunks, read_case, read_cases
 from retrieval.catalog.rows import (
     attribute_columns,
     case_columns,
-    clean,
     embedding_columns,
     file_columns,
     label_columns,
@@ -33,6 +32,7 @@ from retrieval.schema import (
     thumbnails,
     tombstones,
 )
+from retrieval.storable import clean
 from retrieval.types import Attributes, Case, CaseFile, EmbeddedCase, Label
 
 

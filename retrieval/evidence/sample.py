@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.adapters.split import groups_of
-from retrieval.catalog.rows import clean
 from retrieval.catalog.types import Labelled
 from retrieval.errors import UsageError
 from retrieval.evidence.neighbours import Batch, Nearest, Numbers, Ties, nearest
@@ -16,6 +15,7 @@ from retrieval.filters import And, Equals, Filter, Not, Range
 from retrieval.filters.tree import LABEL
 from retrieval.gallery import Gallery
 from retrieval.space import Space
+from retrieval.storable import clean
 from retrieval.types import Keys
 
 MOST_QUERIES = 2000  # asked of a gallery; more of them change a calibration little and cost time

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retrieval.catalog.rows import clean
+from retrieval.storable import clean
 from retrieval.types import Case
 
 TEXT_FIELDS = ("modality", "body_part", "view", "laterality", "sex", "manufacturer", "source", "kind")
