@@ -16,6 +16,7 @@ from api.rebuilding import Rebuilding
 from api.scratch import Scratch
 from indexer.limits import Limits
 from indexer.sandbox import Sandbox
+from indexer.workers import worker_count
 from retrieval.encoders.paths.prepare import choose_while_encoding
 from retrieval.errors import PrecedentError, StoreError
 from retrieval.gallery import Gallery
@@ -59,10 +60,9 @@ class Service:
             if settings.precision == "auto":
                 choose_while_encoding(gallery.encoder, settings.home, now=len(gallery) > 0)
             gallery.warm_up()
-            workers = settings.workers or os.cpu_count() or 1
             with storing("The data directory can't be written"):
                 scratch = Scratch(settings.home)
-            return cls(gallery, Sandbox(workers, Limits.of(settings)), scratch, metrics)
+            return cls(gallery, Sandbox(worker_count(settings), Limits.of(settings)), scratch, metrics)
         except BaseException:
             gallery.close()
             raise
