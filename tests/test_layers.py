@@ -77,5 +77,7 @@ for name in {sorted(_modules())!r}:
 
 
 def _modules() -> set[str]:
-    paths = [path.relative_to(ROOT).with_suffix("") for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")]
+    paths = [
+        path.relative_to(ROOT).with_suffix("") for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")
+    ]
     return {".".join(path.parts).removesuffix(".__init__") for path in paths}
