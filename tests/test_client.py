@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,7 +223,7 @@ def test_what_is_refused_is_told(client: Client, address: str, keys: dict[str, s
     assert raised.value.causes[0].where == "files.0"
     with pytest.raises(FileNotFoundError):
         client.search(tmp_path / "absent.png")
-    with Client(address, key=keys["read"]) as reader, pytest.raises(NotAllowed, match="needs 'write'") as told:
+    with Client(address, key=keys["read"] + "\n") as reader, pytest.raises(NotAllowed, match="needs 'write'") as told:
         reader.delete(ASKED)
     assert told.value.status == 403
     with Client(address, key="precedent_no-such-key") as nobody, pytest.raises(NotAllowed, match="API key") as told:
@@ -310,6 +311,15 @@ def test_nobody_at_the_address_is_told() -> None:
     assert raised.value.status == 0
     with Client("127.0.0.1:8000") as client, pytest.raises(Unreachable, match=r"as http://127\.0\.0\.1:8000"):
         client.case("x")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [({"tries": 0}, "at least 1, got 0"), ({"key": "a\nb"}, "copy it"), ({"key": "ключ"}, "copy it")],
+)
+def test_what_no_client_can_have_is_told(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Client("http://127.0.0.1:8000", **wrong)
 
 
 def test_it_is_light() -> None:

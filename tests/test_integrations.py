@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
 from retrieval.integrations.passages import find_passages
 from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding, Label
@@ -89,6 +90,11 @@ def test_llama_index_nodes_can_be_cited(gallery: Gallery) -> None:
     assert [each.node.node_id for each in nodes] == [case_id for case_id, _ in expected(gallery, 5)]
     assert [each.score for each in nodes] == pytest.approx([s for _, s in expected(gallery, 5)], abs=1e-5)
     assert "No effusion" in nodes[0].get_content()
+
+
+def test_what_is_neither_a_case_nor_a_sentence_is_told(gallery: Gallery) -> None:
+    with pytest.raises(UsageError, match=r"no case id on file.*no text tower"):
+        find_passages(gallery, "case000000000099", k=3)
 
 
 def test_every_passage_says_when_there_is_no_confident_match(gallery: Gallery) -> None:

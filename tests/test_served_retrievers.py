@@ -88,6 +88,17 @@ def test_the_budget_is_kept_over_http(gallery: Gallery, served: ServedGallery, a
     assert find_passages(served, asked[0], k=20, max_tokens=1500) == here
 
 
+def test_a_filter_may_be_plain_json(gallery: Gallery, served: ServedGallery, asked: list[str]) -> None:
+    for place in (gallery, served):
+        found = langchain.PrecedentRetriever(gallery=place, k=5, filters={"modality": "CT"}).invoke(asked[0])
+        assert found == documents(gallery, asked[0], Equals("modality", "CT"))
+        assert llama_index.PrecedentRetriever(place, k=5, filters={"modality": "CT"}).retrieve(asked[0]) == nodes(
+            gallery, asked[0], Equals("modality", "CT")
+        )
+        with pytest.raises(UsageError, match="Unknown filter field 'modalty'"):
+            langchain.PrecedentRetriever(gallery=place, filters={"modalty": "CT"}).invoke(asked[0])
+
+
 def test_both_can_be_awaited(served: ServedGallery, asked: list[str]) -> None:
     async def both() -> tuple[list[Document], list[NodeWithScore]]:
         return (

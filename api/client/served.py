@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
+from api.client.asked import BundleQuery
 from api.client.client import Client
-from api.client.problems import NotOnFile
+from api.client.problems import BadRequest, NotOnFile
 from retrieval.evidence.cited import Evidence
 from retrieval.filters import Filter, as_json
+from retrieval.integrations.passages import NO_CASE
 
 CASE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -22,9 +25,14 @@ class ServedGallery:
     def evidence_for(self, asked: str, *, k: int, filters: Filter | None, max_tokens: int) -> Evidence:
         """The bundle for a case id on file or, where there is no such case, a sentence; else a ServiceProblem."""
         wanted = None if filters is None else as_json(filters)
-        if CASE_ID.fullmatch(asked):
-            try:
-                return self.client.evidence(case_id=asked, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
-            except NotOnFile:  # one word may be a sentence
-                pass
-        return self.client.evidence(text=asked, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
+        budget: BundleQuery = {"k": k, "filters": wanted, "max_tokens": max_tokens, "max_images": 0}
+        word = CASE_ID.fullmatch(asked)  # which may be a sentence as well
+        if word:
+            with suppress(NotOnFile):
+                return self.client.evidence(**{**budget, "case_id": asked})
+        try:
+            return self.client.evidence(**{**budget, "text": asked})
+        except BadRequest as error:
+            if not word:
+                raise
+            raise BadRequest(error.status, error.kind, f"{NO_CASE} {error}", error.causes) from error

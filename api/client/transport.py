@@ -30,6 +30,11 @@ class Transport:
     """One service. Safe to use from several threads; ``tries`` counts the first one."""
 
     def __init__(self, address: str, *, key: str, timeout: float, tries: int) -> None:
+        if tries < 1:
+            raise ValueError(f"tries must be at least 1, got {tries}.")
+        key = key.strip()  # as from a file that ends with a newline
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("The key holds characters that no key has: copy it anew.")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
         self._tries = tries

@@ -5,11 +5,10 @@ from __future__ import annotations
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SkipValidation
 
-from retrieval.filters import Filter
 from retrieval.gallery import Gallery
-from retrieval.integrations.passages import EvidenceSource, find_passages
+from retrieval.integrations.passages import EvidenceSource, Wanted, find_passages
 
 
 class PrecedentRetriever(BaseRetriever):
@@ -22,7 +21,7 @@ class PrecedentRetriever(BaseRetriever):
 
     gallery: Gallery | EvidenceSource
     k: int = 8
-    filters: Filter | None = None
+    filters: SkipValidation[Wanted] = None  # read when it is asked, with a sentence for what can't be
     max_tokens: int = 4000
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:

@@ -7,9 +7,8 @@ import asyncio
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from retrieval.filters import Filter
 from retrieval.gallery import Gallery
-from retrieval.integrations.passages import EvidenceSource, find_passages
+from retrieval.integrations.passages import EvidenceSource, Wanted, find_passages
 
 
 class PrecedentRetriever(BaseRetriever):
@@ -20,7 +19,7 @@ class PrecedentRetriever(BaseRetriever):
     """
 
     def __init__(
-        self, gallery: Gallery | EvidenceSource, *, k: int = 8, filters: Filter | None = None, max_tokens: int = 4000
+        self, gallery: Gallery | EvidenceSource, *, k: int = 8, filters: Wanted = None, max_tokens: int = 4000
     ) -> None:
         super().__init__()
         self._gallery = gallery

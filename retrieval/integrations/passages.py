@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from retrieval.errors import UsageError
 from retrieval.evidence.bundle import asked_with, gather
 from retrieval.evidence.cited import CitedCase, Evidence
-from retrieval.filters import Filter
+from retrieval.filters import Filter, parse
 from retrieval.gallery import Gallery
+
+Wanted = Filter | Mapping[str, Any] | None  # a filter, or the plain JSON values of one
+NO_CASE = "What was asked is no case id on file, so it was taken for a sentence."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +35,30 @@ class EvidenceSource(Protocol):
 
 
 def find_passages(
-    gallery: Gallery | EvidenceSource, asked: str, *, k: int, filters: Filter | None = None, max_tokens: int = 4000
+    gallery: Gallery | EvidenceSource, asked: str, *, k: int, filters: Wanted = None, max_tokens: int = 4000
 ) -> list[Passage]:
     """The bundle for a case id on file, or for a sentence, as passages in the order of similarity.
 
-    UsageError for a sentence where the gallery's encoder has no text tower.
+    UsageError for a filter that can't be read, and for a sentence where the gallery's encoder has no text tower; a
+    gallery that is not open here raises errors of its own.
     """
-    if not isinstance(gallery, Gallery):
-        return passages_of(gallery.evidence_for(asked, k=k, filters=filters, max_tokens=max_tokens))
+    wanted = filters if filters is None or isinstance(filters, Filter) else parse(filters)
+    if isinstance(gallery, Gallery):
+        return passages_of(_gathered(gallery, asked, k, wanted, max_tokens))
+    return passages_of(gallery.evidence_for(asked, k=k, filters=wanted, max_tokens=max_tokens))
+
+
+def _gathered(gallery: Gallery, asked: str, k: int, filters: Filter | None, max_tokens: int) -> Evidence:
     if gallery.catalog.content_of([asked]):
         case, query = gallery.filed_query(asked)
         told = asked_with(query, case)
     else:
-        query = gallery.text_query(asked)
+        try:
+            query = gallery.text_query(asked)
+        except UsageError as error:
+            raise UsageError(f"{NO_CASE} {error}") from error
         told = asked_with(query, text=asked)
-    return passages_of(gather(gallery, query, asked=told, k=k, filters=filters, max_tokens=max_tokens, max_images=0))
+    return gather(gallery, query, asked=told, k=k, filters=filters, max_tokens=max_tokens, max_images=0)
 
 
 def passages_of(evidence: Evidence) -> list[Passage]:
