@@ -26,6 +26,7 @@ from api.client import (
     ServiceProblem,
     Unreachable,
 )
+from api.client.served import ServedGallery
 from retrieval.access import AccessKeys
 from retrieval.evidence.bundle import gather
 from retrieval.evidence.classify import classify
@@ -217,6 +218,8 @@ def test_what_is_refused_is_told(client: Client, address: str, keys: dict[str, s
     assert [cause.where for cause in raised.value.causes] == ["label"]
     with pytest.raises(BadRequest, match="encoder"):  # it has no text tower
         client.evidence(text="pleural effusion")
+    with pytest.raises(BadRequest, match=r"no case id on file.*no text tower"):
+        ServedGallery(client).evidence_for("effusion", k=3, filters=None, max_tokens=2000)
     (tmp_path / "not.png").write_bytes(b"nothing of the kind")
     with pytest.raises(BadRequest) as raised:
         client.add([tmp_path / "not.png"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from api.client.asked import BundleQuery
 from api.client.client import Client
 from api.client.problems import BadRequest, NotOnFile
 from retrieval.evidence.cited import Evidence
@@ -25,13 +25,13 @@ class ServedGallery:
     def evidence_for(self, asked: str, *, k: int, filters: Filter | None, max_tokens: int) -> Evidence:
         """The bundle for a case id on file or, where there is no such case, a sentence; else a ServiceProblem."""
         wanted = None if filters is None else as_json(filters)
-        budget: BundleQuery = {"k": k, "filters": wanted, "max_tokens": max_tokens, "max_images": 0}
+        bundle = partial(self.client.evidence, k=k, filters=wanted, max_tokens=max_tokens, max_images=0)
         word = CASE_ID.fullmatch(asked)  # which may be a sentence as well
         if word:
             with suppress(NotOnFile):
-                return self.client.evidence(**{**budget, "case_id": asked})
+                return bundle(case_id=asked)
         try:
-            return self.client.evidence(**{**budget, "text": asked})
+            return bundle(text=asked)
         except BadRequest as error:
             if not word:
                 raise
