@@ -130,9 +130,9 @@ def test_classifying_and_estimating(client: Client, gallery: Gallery) -> None:
 
 def test_the_bundle_is_that_of_the_engine(client: Client, gallery: Gallery) -> None:
     wanted = {"sex": "F"}
-    told = client.evidence(case_id=ASKED, k=3, filters=wanted, max_tokens=1200, max_images=0)
+    told = client.evidence(case_id=ASKED, k=3, filters=wanted, max_tokens=2000, max_images=0)
     query = gallery.query_of(ASKED)
-    expected = evidence_json(gather(gallery, query, k=3, filters=parse(wanted), max_tokens=1200, max_images=0))
+    expected = evidence_json(gather(gallery, query, k=3, filters=parse(wanted), max_tokens=2000, max_images=0))
     created = {"created": expected["provenance"].pop("created")}
     mine = evidence_json(told)
     assert mine["provenance"].pop("created") >= created["created"]
