@@ -13,12 +13,12 @@ from ir_measures import AP, P, R, nDCG
 from retrieval.appraisal import observation
 from retrieval.appraisal.answered import Answered, answered
 from retrieval.appraisal.appraise import appraise
-from retrieval.appraisal.calibration import CalibrationError
 from retrieval.appraisal.compare import compare, matched
 from retrieval.appraisal.confusions import confusions
+from retrieval.appraisal.fairness import by_group
 from retrieval.appraisal.gates import Gate, broken_gates
-from retrieval.appraisal.statistics import Area, Average, Mean, taken
-from retrieval.appraisal.subjects import Subjects, age_group, groupings
+from retrieval.appraisal.statistics import Area, Average, CalibrationError, Mean, taken
+from retrieval.appraisal.subjects import Grouping, Subjects, age_group, groupings
 from retrieval.appraisal.types import Appraisal
 from retrieval.errors import UsageError
 from retrieval.evidence.operating import youden
@@ -254,6 +254,34 @@ def test_groups_gaps_and_small_groups(study: Subjects, done: Appraisal, asked: A
     small = next(one for one in appraise(few, resamples=20).fairness if one.attribute == "scanner")
     assert [(one.name, one.cases, one.patients) for one in small.small] == [("ACME", 12, 6)]
     assert not small.gaps
+
+
+def test_few_cases_are_no_gap_in_calibration() -> None:
+    """Every probability is right for everyone: the smaller group shows the greater error, and is not worse for it."""
+    generator, beyond = np.random.default_rng(8), 0
+    group = (np.arange(500) >= 60).astype(np.int64)
+    for _ in range(20):
+        right = generator.beta(1, 6, (500, 4))
+        error = CalibrationError("ECE", right, generator.random((500, 4)) < right)
+        draws = Draws.of(np.arange(500), 0, 200)
+        found = by_group(Grouping("size", ("small", "large"), group), [error], [], np.arange(500), draws)
+        small, large = (one.figures[0].value for one in found.groups)
+        assert small > large
+        beyond += found.gaps[0].low > 0
+    assert beyond <= 3
+
+
+def test_a_gap_in_calibration_is_seen() -> None:
+    generator = np.random.default_rng(9)
+    group = (np.arange(600) >= 150).astype(np.int64)
+    right = generator.beta(2, 4, (600, 4))
+    said = np.where(group[:, None] == 0, np.minimum(right + 0.25, 1.0), right)
+    error = CalibrationError("ECE", said, generator.random((600, 4)) < right)
+    gap = by_group(
+        Grouping("size", ("small", "large"), group), [error], [], np.arange(600), Draws.of(np.arange(600), 0, 200)
+    ).gaps[0]
+    assert (gap.highest, gap.lowest) == ("small", "large")
+    assert gap.low > 0.1 and gap.difference == pytest.approx(0.25, abs=0.06)
 
 
 def test_ages_fall_into_bands() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.cli.evaluate_command import replace_report
 from indexer.demo.phantoms import generate
 from indexer.evaluate import Evaluation
 from indexer.reporting import Page, render
@@ -18,6 +20,7 @@ from retrieval.appraisal.appraise import appraise
 from retrieval.appraisal.compare import compare
 from retrieval.appraisal.statistics import Figure
 from retrieval.appraisal.subjects import Subjects
+from retrieval.errors import StorageFull
 from retrieval.types import Attributes
 from tests.processes import run
 from tests.shared_data import shared_root
@@ -167,3 +170,20 @@ def test_probabilities_on_real_radiographs_can_be_believed(tmp_path: Path) -> No
     run("evaluate", "--labels", labels, *where, *bounds, "--html", tmp_path / "x.html", home=tmp_path, seconds=280)
     found = seen((tmp_path / "x.html").read_text(encoding="utf-8"))
     assert sum(reference.startswith("data:") for reference in found.refers) > 8
+
+
+def test_a_full_disk_leaves_the_report_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "report.html"
+    replace_report(place, "first")
+
+    def half(self: Path, text: str, **_: object) -> int:
+        self.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_text", half)
+        with pytest.raises(StorageFull, match="The report can't be written: no space is left"):
+            replace_report(place, "second")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("report.html", "first")]
+    replace_report(place, "third")
+    assert place.read_text() == "third"

@@ -24,6 +24,7 @@ from retrieval.evidence.reliability import (
     by_chance,
     calibration_error,
     confidence_error,
+    error_by_chance,
     mean_calibration_error,
     reliability_bins,
 )
@@ -128,6 +129,13 @@ def test_operating_points_against_every_threshold(seed: int, wanted: float) -> N
     assert (specific.threshold if specific else None) == (min(expected) if expected else None)
 
 
+def test_a_specificity_that_is_reached_to_the_case_counts() -> None:
+    """One of five others lies below 0.3, and 1 - 4 / 5 is less than 0.2 in floating point."""
+    scores, truth = np.array([0.1, 0.3, 0.4, 0.5, 0.6, 0.7]), np.array([False] * 5 + [True])
+    point = at_specificity(scores, truth, 0.2)
+    assert point is not None and (point.threshold, point.specificity) == (0.3, 0.2)
+
+
 def test_what_lies_between_is_possible_whichever_threshold_is_higher() -> None:
     low, high = OperatingPoint("low", 0.3, 0.9, 0.5), OperatingPoint("high", 0.7, 0.5, 0.9)
     for rule_in, rule_out in ((high, low), (low, high)):
@@ -180,6 +188,12 @@ def test_right_probabilities_have_the_error_that_chance_makes_and_wrong_ones_mor
     assert chance.mean == pytest.approx(np.mean(errors), rel=0.1)
     assert np.mean(np.array(errors) > chance.high) < 0.15
     assert calibration_error(p, rng.random(500) < p**3) > chance.high
+
+
+@pytest.mark.parametrize(("cases", "most"), [(0, 1.0), (1, 1.0), (20, 1.0), (60, 0.2), (500, 0.05), (3000, 1.0)])
+def test_the_error_by_chance_without_drawing(cases: int, most: float) -> None:
+    p = np.random.default_rng(9).random(cases) * most
+    assert error_by_chance(p) == pytest.approx(by_chance(p).mean if cases else np.nan, rel=0.08, abs=2e-3, nan_ok=True)
 
 
 def test_conformal_quantile_by_hand() -> None:

@@ -18,10 +18,12 @@ from rich.table import Table
 from indexer.cli.console import FAILED, Home, Json, err, out, print_json, progress_bar, settings_of
 from indexer.evaluate import Evaluation, Material, evaluate_material, material_of_gallery, material_of_table
 from indexer.events import Event, FileDone, Listener
+from retrieval.backups.staging import staging
 from retrieval.catalog import Catalog
 from retrieval.errors import StoreError, UsageError
 from retrieval.gallery import Gallery
 from retrieval.settings import Settings
+from retrieval.storage import storing
 
 if TYPE_CHECKING:
     from indexer.reporting.making import Appraised
@@ -178,7 +180,19 @@ def _write(done: Appraised, html: Path, settings: Settings) -> None:
         comparison=done.comparison,
         broken=done.broken,
     )
-    html.write_text(render(page), encoding="utf-8")
+    replace_report(html, render(page))
+
+
+def replace_report(file: Path, text: str) -> None:
+    """All of the text or, where the disk is full or writing is broken off, what was there before."""
+    target = file.resolve()
+    if target.exists() and not target.is_file():  # as /dev/stdout
+        target.write_text(text, encoding="utf-8")
+        return
+    with storing("The report can't be written"), staging(target.parent) as place:
+        written = place / target.name
+        written.write_text(text, encoding="utf-8")
+        written.replace(target)
 
 
 def _print(result: Evaluation) -> None:

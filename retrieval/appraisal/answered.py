@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.appraisal.calibration import CalibrationError
 from retrieval.appraisal.held_out import HeldOut, hold_out
 from retrieval.appraisal.observation import MAX_QUERIES, Observed, observe, sampled
-from retrieval.appraisal.statistics import Area, Mean, Statistic
+from retrieval.appraisal.statistics import Area, CalibrationError, Mean, Statistic
 from retrieval.appraisal.subjects import Subjects
 from retrieval.appraisal.types import SmallValue
 from retrieval.appraisal.values import measurable

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from retrieval.appraisal.answered import Answered, answered
-from retrieval.appraisal.calibration import CalibrationError, calibration
+from retrieval.appraisal.calibration import calibration
 from retrieval.appraisal.confusions import Confusion, confusions
 from retrieval.appraisal.doubles import Picture, doubles
 from retrieval.appraisal.fairness import AttributeFigures, by_group
 from retrieval.appraisal.observation import MAX_QUERIES
-from retrieval.appraisal.statistics import Average, taken
+from retrieval.appraisal.statistics import Average, CalibrationError, taken
 from retrieval.appraisal.subjects import Subjects, groupings
 from retrieval.appraisal.types import Appraisal
 from retrieval.appraisal.values import point_statistics, value_figures

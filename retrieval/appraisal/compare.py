@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.appraisal.answered import answered
-from retrieval.appraisal.calibration import CalibrationError
-from retrieval.appraisal.statistics import Average, Figure, Statistic, taken_with_draws
+from retrieval.appraisal.statistics import Average, CalibrationError, Figure, Statistic, taken_with_draws
 from retrieval.appraisal.subjects import Subjects
 from retrieval.errors import UsageError
 from retrieval.evaluation import DEFAULT_KS, without_nan

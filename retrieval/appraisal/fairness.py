@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.appraisal.statistics import Area, Average, Figure, Statistic, Taken, taken_with_draws
+from retrieval.appraisal.statistics import (
+    Area,
+    Average,
+    CalibrationError,
+    Figure,
+    Numbers,
+    Statistic,
+    Taken,
+    taken_with_draws,
+)
 from retrieval.appraisal.subjects import Grouping
 from retrieval.resampling import Draws, Flags
 
@@ -42,6 +51,7 @@ class SmallGroup:
 class Gap:
     """How far the best and the worst group lie apart, with the interval of that difference in the same draws.
 
+    Of a calibration error only what exceeds that by chance is compared: it is greater where cases are few.
     Which two groups they are was seen in the figures themselves, so among many groups a gap is expected by chance.
     """
 
@@ -86,7 +96,8 @@ def by_group(
         for name, flags in large
     )
     gaps = (
-        _gap(statistic.name, [(name, found[name][n]) for name in found], draws) for n, statistic in enumerate(wanted)
+        _gap(statistic.name, [(name, found[name][n], _by_chance(statistic, flags)) for name, flags in large], draws)
+        for n, statistic in enumerate(wanted)
     )
     return AttributeFigures(
         grouping.attribute, groups, small, int((grouping.group < 0).sum()), tuple(gap for gap in gaps if gap)
@@ -111,8 +122,25 @@ def _patients(patients: npt.NDArray[np.int64], flags: Flags) -> int:
     return len(np.unique(patients[flags]))
 
 
-def _gap(name: str, groups: Sequence[tuple[str, Taken]], draws: Draws) -> Gap | None:
-    measured = [(taken.figure.value, group, taken.drawn) for group, taken in groups if taken.drawn is not None]
+def _by_chance(statistic: Statistic, chosen: Flags) -> float:
+    """What is no merit or fault of a group: the error that its few cases show where every probability is right."""
+    return statistic.by_chance(chosen) if isinstance(statistic, CalibrationError) else 0.0
+
+
+def _beyond(values: Numbers, luck: float) -> Numbers:
+    """What is left without luck, whose squares add to those of the rest; below 0 for less than luck alone makes."""
+    if not luck:
+        return values
+    squares = values**2 - luck**2
+    return np.asarray(np.sign(squares) * np.sqrt(np.abs(squares)), dtype=np.float64)
+
+
+def _gap(name: str, groups: Sequence[tuple[str, Taken, float]], draws: Draws) -> Gap | None:
+    measured = [
+        (float(_beyond(np.array(taken.figure.value), luck)), group, _beyond(taken.drawn, luck))
+        for group, taken, luck in groups
+        if taken.drawn is not None
+    ]
     if len(measured) < 2:
         return None
     lowest, highest = min(measured, key=lambda one: one[:2]), max(measured, key=lambda one: one[:2])

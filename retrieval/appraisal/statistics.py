@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.curves import auc, drawn_auc
+from retrieval.evidence.reliability import BINS, error_by_chance, mean_calibration_error
 from retrieval.resampling import Draws, Flags
 
 LEAST_OUTCOMES = 10  # cases with a value, and cases without, for an area under the curve
@@ -106,6 +107,46 @@ class Area:
 
     def drawn(self, draws: Draws, chosen: Flags) -> Numbers:
         return drawn_auc(self.scores, self.truth, draws, np.flatnonzero(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationError:
+    """Expected calibration error of ``probabilities`` [cases, values] for ``truth``, mean over the values.
+
+    Drawing cases again adds noise to every bin, and noise of either sign adds to this error. So draws are moved by how
+    much their mean exceeds the value (the bootstrap estimate of bias; Efron, Tibshirani 1993, chapter 10), not below 0.
+    """
+
+    name: str
+    probabilities: Numbers
+    truth: Flags
+
+    def count(self, chosen: Flags) -> int:
+        return int(chosen.sum())
+
+    def value(self, chosen: Flags) -> float:
+        if not chosen.any():
+            return float("nan")
+        return mean_calibration_error(self.probabilities[chosen], self.truth[chosen])
+
+    def by_chance(self, chosen: Flags) -> float:
+        """What it would be on these cases if every probability were right: more where they are few."""
+        return float(np.mean([error_by_chance(column) for column in self.probabilities[chosen].T]))
+
+    def drawn(self, draws: Draws, chosen: Flags) -> Numbers:
+        times = draws.times.astype(np.float64)
+        patients = times.shape[1]
+        cluster = draws.cluster[chosen]
+        whole = times @ np.bincount(cluster, minlength=patients)
+        total = np.zeros(len(times))
+        for column, outcomes in zip(self.probabilities[chosen].T, self.truth[chosen].T, strict=True):
+            cells = cluster * BINS + np.minimum((column * BINS).astype(np.int64), BINS - 1)
+            excess = np.bincount(cells, weights=column - outcomes, minlength=patients * BINS)
+            total += np.abs(times @ excess.reshape(patients, BINS)).sum(axis=1)
+        out = np.full(len(times), np.nan)
+        np.divide(total / self.truth.shape[1], whole, out=out, where=whole > 0)
+        moved: Numbers = np.maximum(out - (np.nanmean(out) - self.value(chosen)), 0.0)
+        return moved
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.appraisal.calibration import CalibrationError
 from retrieval.appraisal.held_out import POINTS, HeldOut
 from retrieval.appraisal.observation import Observed
-from retrieval.appraisal.statistics import LEAST_OUTCOMES, Area, Mean, taken
+from retrieval.appraisal.statistics import LEAST_OUTCOMES, Area, CalibrationError, Mean, taken
 from retrieval.appraisal.types import Curve, PointFigures, Rarer, SmallValue, ValueFigures
 from retrieval.curves import GRID, auc, roc, roc_band
 from retrieval.leave_one_out import Cohort

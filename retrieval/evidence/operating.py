@@ -128,4 +128,6 @@ def _curve(scores: Scores, truth: Truth) -> _Curve:
     if truth.all() or not truth.any():
         raise ValueError("Thresholds need cases where it is true and cases where it is not; got one kind only.")
     false_positive, true_positive, thresholds = roc_curve(truth, scores, drop_intermediate=False)
-    return _Curve(true_positive[1:], 1.0 - false_positive[1:], thresholds[1:])
+    others = int((~truth).sum())
+    below = others - np.round(false_positive[1:] * others)  # whole cases: 1 - 0.8 would be less than 0.2
+    return _Curve(true_positive[1:], below / others, thresholds[1:])

@@ -71,6 +71,21 @@ def by_chance(probabilities: Probabilities, bins: int = BINS, seed: int = 0) -> 
     return ChanceError(float(errors.mean()), float(np.quantile(errors, 0.95)))
 
 
+def error_by_chance(probabilities: Probabilities, bins: int = BINS) -> float:
+    """The mean of ``by_chance`` without drawing: de Moivre's mean deviation of a binomial, the probabilities of a
+    bin taken for their mean (Diaconis, Zabell, *Statistical Science* 6, 1991); NaN without a case."""
+    from scipy.stats import binom
+
+    if not len(probabilities):
+        return float("nan")
+    at = _bin(probabilities, bins)
+    count = np.bincount(at, minlength=bins)
+    mean = np.bincount(at, weights=probabilities, minlength=bins) / np.maximum(count, 1)
+    above = np.minimum(np.floor(count * mean) + 1, count)
+    deviations = 2 * above * (1 - mean) * binom.pmf(above, count, mean)
+    return float(deviations.sum() / len(probabilities))
+
+
 def mean_calibration_error(probabilities: Probabilities, truth: Truth, bins: int = BINS) -> float:
     """The mean over values of each one's calibration error; both ``[n, values]`` (class-wise ECE: Kull et al., "Beyond
     temperature scaling", NeurIPS 2019)."""
