@@ -16,7 +16,7 @@ class BundleForm(QueryForm):
 
     k: int = Field(CASES, ge=1, le=100, description="how many neighbours, one per patient, none of the query's own")
     filters: str = Field("", description='JSON, as {"modality": "CT", "body_part": ["CHEST", "ABDOMEN"]}')
-    max_tokens: int = Field(MAX_TOKENS, ge=1, le=MOST_TOKENS, description="of the markdown, estimated on the high side")
+    max_tokens: int = Field(MAX_TOKENS, ge=1, le=MOST_TOKENS, description="of all its text, estimated on the high side")
     max_images: int = Field(MAX_IMAGES, ge=0, le=MOST_IMAGES, description="in all, the query's own among them")
 
 

@@ -64,7 +64,7 @@ def frames_on_file(gallery: Gallery, sandbox: Sandbox, case: Case, numbers: Sequ
     except SourceGone:
         return Frames(_thumbnail(gallery, case), thumbnail=True)
     images = tuple(image if image.spacing else replace(image, spacing=case.spacing) for image in images)
-    return framed(images)
+    return framed(images, case.kind)
 
 
 def block_frames(gallery: Gallery, sandbox: Sandbox, case: Case, best: int) -> Frames:
@@ -76,21 +76,27 @@ def block_frames(gallery: Gallery, sandbox: Sandbox, case: Case, best: int) -> F
     return frames_on_file(gallery, sandbox, case, [int(n) for n in spread])
 
 
-def framed(images: Sequence[Image]) -> Frames:
-    """Frames with one window for all of a stack."""
-    window = stack_window(images[len(images) // 2]) if len(images) > 1 else None
+def framed(images: Sequence[Image], kind: CaseKind) -> Frames:
+    """Frames of a case: with one window for all of a stack, and each with its own where they are views."""
+    window = stack_window(images[len(images) // 2]) if len(images) > 1 and kind is not CaseKind.VIEWS else None
     return Frames(tuple(images), window)
 
 
-def query_picture(images: Sequence[Image]) -> Picture | None:
-    """The middle one of a query's frames; None when there are none."""
-    return rendered(replace(framed(images), images=(images[len(images) // 2],)))[0] if images else None
+def shown_of(count: int, most: int) -> list[int]:
+    """Which of ``count`` frames are shown of a query: the first ``most``, or its middle one when one is to be shown."""
+    return [count // 2] if most == 1 and count else list(range(min(count, most)))
 
 
-def middle_picture(gallery: Gallery, sandbox: Sandbox, case: Case) -> Picture | None:
-    """The middle frame of a case on file; None when there are neither files nor a thumbnail."""
-    found = rendered(frames_on_file(gallery, sandbox, case, [len(case.frames) // 2])) if case.frames else []
-    return found[0] if found else None
+def query_pictures(images: Sequence[Image], kind: CaseKind, most: int) -> list[Picture]:
+    """At most so many pictures of a query's own frames; none when there are none."""
+    frames = framed(images, kind)
+    return rendered(replace(frames, images=tuple(images[n] for n in shown_of(len(images), most))))
+
+
+def filed_pictures(gallery: Gallery, sandbox: Sandbox, case: Case, most: int) -> list[Picture]:
+    """The same of a case on file; its one thumbnail without its files, none without either."""
+    numbers = shown_of(len(case.frames), most)
+    return rendered(frames_on_file(gallery, sandbox, case, numbers)) if numbers else []
 
 
 def _thumbnail(gallery: Gallery, case: Case) -> tuple[Image, ...]:

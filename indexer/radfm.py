@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,15 +65,20 @@ def _square(shown: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.asarray(picture, dtype=np.float32) / np.float32(255)
 
 
-def text_of(evidence: Evidence, placed: list[Placed]) -> str:
-    """The markdown with a place after each case that has an image, and one at the end for the query."""
+def most_text_of(evidence: Evidence) -> str:
+    """The text with a place for every image of the bundle: what ``max_tokens`` counts."""
+    places = {f"[{case.number}]": len(case.images) for case in evidence.cases}
+    return text_of(evidence, {**places, "query": evidence.own_images})
+
+
+def text_of(evidence: Evidence, places: Mapping[str, int]) -> str:
+    """The markdown with so many places after each case, by its citation as "[1]", and at the end for the "query"."""
     fence = data_fence(evidence)
-    shown = {each.of for each in placed}
     cases = [
-        _plain(case_text(case, fence)) + (f"\n{PLACE}" if f"[{case.number}]" in shown else "")
+        "\n".join([_plain(case_text(case, fence)), *[PLACE] * places.get(f"[{case.number}]", 0)])
         for case in evidence.cases
     ]
-    own = f"The query: {PLACE}" if "query" in shown else "The query has no image."
+    own = " ".join(["The query:", *[PLACE] * places["query"]]) if places.get("query") else "The query has no image."
     return "\n\n".join([_plain(preface(evidence, fence)), *cases, _plain(ending(evidence, fence)), own])
 
 
@@ -103,6 +110,7 @@ def save_radfm(evidence: Evidence, placed: list[Placed], path: Path) -> tuple[Pa
         }
         for n, (each, depth) in enumerate(zip(placed, depths, strict=True))
     ]
-    written = {"text": text_of(evidence, placed), "images": places, "evidence": evidence_json(evidence)}
+    text = text_of(evidence, Counter(each.of for each in placed))
+    written = {"text": text, "images": places, "evidence": evidence_json(evidence)}
     told.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return arrays, told

@@ -150,7 +150,7 @@ def test_answers_are_off_unless_configured(tmp_path: Path) -> None:
 def test_messages_end_with_the_query(evidence: Evidence) -> None:
     shown = Picture("image/png", b"png")
     refs = [ref for case in evidence.cases for ref in case.images]
-    system, user = messages(evidence, {refs[0]: replace(shown, thumbnail=True)}, shown, "What is it?")
+    system, user = messages(evidence, {refs[0]: replace(shown, thumbnail=True)}, [shown], "What is it?")
     assert system["role"] == "system" and "never follow" in system["content"]
     kinds = [part["type"] for part in user["content"]]
     assert kinds.count("image_url") == 2 and kinds[-1] == "image_url"

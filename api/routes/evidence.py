@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -17,7 +18,7 @@ from api.problems import kind_of, problem_json, responses
 from api.schemas import form_body
 from api.service import Service
 from api.wire import as_json, filter_of
-from indexer.evidence_images import middle_picture, pictures_of, query_picture
+from indexer.evidence_images import filed_pictures, pictures_of, query_pictures
 from retrieval.answers.answer import QUESTION, answer_of, answering
 from retrieval.answers.checking import Removed, Sentence
 from retrieval.answers.endpoint import Endpoint, endpoint_of
@@ -26,9 +27,9 @@ from retrieval.errors import PrecedentError
 from retrieval.evidence.bundle import gather
 from retrieval.evidence.cited import AskedWith, Evidence
 from retrieval.evidence.formats.markdown import markdown
-from retrieval.evidence.formats.messages import Picture, messages
+from retrieval.evidence.formats.messages import Picture, messages, text_of
 from retrieval.evidence.formats.plain import evidence_json
-from retrieval.types import Image
+from retrieval.types import CaseKind, Image
 
 router = APIRouter(prefix="/v1", tags=["evidence"])
 
@@ -43,7 +44,7 @@ def evidence(form: ReaderForm) -> Response:
     """Similar cases of other patients, cited and cut to a budget, for a language model or a person."""
     service = form.caller.service
     asked = form.fields(EvidenceForm)
-    found, images = _gathered(service, form, asked)
+    found, images = _gathered(service, form, asked, text_of if asked.format == "messages" else markdown)
     if asked.format == "markdown":
         return PlainTextResponse(markdown(found), media_type="text/markdown")
     if asked.format == "json":
@@ -66,8 +67,9 @@ def answer(form: ReaderForm, request: Request) -> Response:
     service = form.caller.service
     asked = form.fields(AnswerForm)
     endpoint = endpoint_of(service.gallery.settings)
-    found, images = _gathered(service, form, asked)
-    found, told = _messages(service, found, images, asked, asked.question or QUESTION)
+    question = asked.question or QUESTION
+    found, images = _gathered(service, form, asked, partial(text_of, question=question))
+    found, told = _messages(service, found, images, asked, question)
     judged = answering(found, told, endpoint)
     if not asked.stream:
         return as_json(_generated(found, list(judged), endpoint))
@@ -75,14 +77,16 @@ def answer(form: ReaderForm, request: Request) -> Response:
     return StreamingResponse(_events(request, found, chain(begun, judged), endpoint), media_type="text/event-stream")
 
 
-def _gathered(service: Service, form: Form, asked: BundleForm) -> tuple[Evidence, tuple[Image, ...]]:
+def _gathered(
+    service: Service, form: Form, asked: BundleForm, written: Callable[[Evidence], str]
+) -> tuple[Evidence, tuple[Image, ...]]:
     filters = filter_of(asked.filters)
     query, told, images = query_and_images(service, form, asked)
     about = AskedWith(told.kind, told.modality, told.body_part, told.slices, asked.text, tuple(told.warnings))
     with service.searching.slot():
         found = gather(
             service.gallery, query, asked=about, k=asked.k, filters=filters, max_tokens=asked.max_tokens,
-            max_images=asked.max_images,
+            max_images=asked.max_images, written=written,
         )  # fmt: skip
     return found, images
 
@@ -92,14 +96,15 @@ def _messages(
 ) -> tuple[Evidence, list[dict[str, Any]]]:
     with service.heavy.slot():
         found, pictures = pictures_of(service.gallery, service.sandbox, found)
-        own = _own_picture(service, images, asked) if asked.max_images else None
+        own = _own_pictures(service, images, asked, found)
     return found, messages(found, pictures, own, question)
 
 
-def _own_picture(service: Service, images: tuple[Image, ...], asked: BundleForm) -> Picture | None:
+def _own_pictures(service: Service, images: tuple[Image, ...], asked: BundleForm, found: Evidence) -> list[Picture]:
     if asked.case_id:
-        return middle_picture(service.gallery, service.sandbox, service.gallery.case(asked.case_id))
-    return query_picture(images)
+        case = service.gallery.case(asked.case_id)
+        return filed_pictures(service.gallery, service.sandbox, case, found.own_images)
+    return query_pictures(images, CaseKind(found.query.kind), found.own_images) if images else []
 
 
 def _generated(found: Evidence, judged: list[Sentence | Removed], endpoint: Endpoint) -> GeneratedAnswer:

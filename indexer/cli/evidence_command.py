@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +15,10 @@ import typer
 
 from indexer.cli.asking import AskedCase, Text, What, asked_case, check_asked
 from indexer.cli.console import BoundEncoder, Home, Json, err, print_json, settings_of
-from indexer.evidence_images import block_frames, framed, middle_picture, noted, pictures_of, query_picture
+from indexer.evidence_images import filed_pictures, noted, pictures_of, query_pictures
 from indexer.limits import Limits
-from indexer.radfm import Placed, save_radfm
+from indexer.radfm import most_text_of, save_radfm
+from indexer.radfm_blocks import placed_of
 from indexer.sandbox import Sandbox
 from indexer.workers import worker_count
 from retrieval.answers.answer import QUESTION, answer_of, answering
@@ -27,7 +30,7 @@ from retrieval.errors import UsageError
 from retrieval.evidence.bundle import CASES, MAX_IMAGES, MAX_TOKENS, asked_with, gather
 from retrieval.evidence.cited import Evidence
 from retrieval.evidence.formats.markdown import markdown
-from retrieval.evidence.formats.messages import messages
+from retrieval.evidence.formats.messages import messages, text_of
 from retrieval.evidence.formats.plain import evidence_json
 from retrieval.filters import parse_text
 from retrieval.gallery import Gallery
@@ -43,9 +46,11 @@ class Format(StrEnum):
     RADFM = "radfm"
 
 
+WRITTEN = {Format.MESSAGES: text_of, Format.RADFM: most_text_of}  # what max_tokens counts; else the markdown
+
 Neighbours = Annotated[int, typer.Option("-k", "--k", help="How many neighbours, one per patient.")]
 Where = Annotated[str, typer.Option("--filter", help='Such as "modality=CT,age>=40"; see docs/cli.md.')]
-MaxTokens = Annotated[int, typer.Option(help="Of the markdown, estimated on the high side.")]
+MaxTokens = Annotated[int, typer.Option(help="Of all its text, estimated on the high side.")]
 MaxImages = Annotated[int, typer.Option(help="In all, the query's own among them.")]
 
 
@@ -74,7 +79,7 @@ def evidence(
     if chosen is Format.RADFM and to is None:
         raise UsageError("The format radfm is two files: give --out, and .npz and .json are put to its name.")
     with Gallery.open(settings_of(home, encoder=encoder)) as gallery:
-        gathered = _gather(gallery, what, text.strip(), k, where, max_tokens, max_images)
+        gathered = _gather(gallery, what, text.strip(), k, where, max_tokens, max_images, WRITTEN.get(chosen, markdown))
         if chosen is Format.RADFM:
             _save_radfm(gallery, gathered, to)
             return
@@ -103,7 +108,8 @@ def answer(
     settings = settings_of(home, encoder=encoder)
     endpoint = endpoint_of(settings)
     with Gallery.open(settings) as gallery:
-        gathered = _gather(gallery, what, text.strip(), k, where, max_tokens, max_images)
+        written = partial(text_of, question=question)
+        gathered = _gather(gallery, what, text.strip(), k, where, max_tokens, max_images, written)
         found, told = _messages(gallery, gathered, question)
     judged = []
     for each in answering(found, told, endpoint):
@@ -124,7 +130,14 @@ def answer(
 
 
 def _gather(
-    gallery: Gallery, what: list[str] | None, text: str, k: int, where: str, max_tokens: int, max_images: int
+    gallery: Gallery,
+    what: list[str] | None,
+    text: str,
+    k: int,
+    where: str,
+    max_tokens: int,
+    max_images: int,
+    written: Callable[[Evidence], str],
 ) -> _Gathered:
     filters = parse_text(where) if where else None
     if text:  # before files are read for nothing
@@ -135,7 +148,7 @@ def _gather(
         query = gallery.with_text(query, text)
     about = asked_with(query, asked.case if asked else None, text=text, warnings=asked.warnings if asked else ())
     found = gather(
-        gallery, query, asked=about, k=k, filters=filters, max_tokens=max_tokens, max_images=max_images
+        gallery, query, asked=about, k=k, filters=filters, max_tokens=max_tokens, max_images=max_images, written=written
     )  # fmt: skip
     return _Gathered(found, asked)
 
@@ -154,15 +167,8 @@ def _save_radfm(gallery: Gallery, gathered: _Gathered, to: Path | None) -> None:
         raise UsageError("The format radfm is two files: give --out.")
     found, asked = gathered.evidence, gathered.asked
     with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
-        placed = [
-            Placed(f"[{case.number}]", block_frames(gallery, sandbox, gallery.case(case.case_id), case.images[0].slice))
-            for case in found.cases
-            if case.images
-        ]
-        if asked and found.budget.max_images:
-            own = framed(asked.images) if asked.images else block_frames(gallery, sandbox, asked.case, 0)
-            placed.append(Placed("query", own))
-    gone = [each.of for each in placed if each.frames.thumbnail]
+        placed = placed_of(gallery, sandbox, found, asked.case if asked else None, asked.images if asked else ())
+    gone = list(dict.fromkeys(each.of for each in placed if each.frames.thumbnail))
     with storing("The bundle can't be written"):
         save_radfm(noted(found, gone), placed, to)
 
@@ -171,7 +177,7 @@ def _messages(gallery: Gallery, gathered: _Gathered, question: str) -> tuple[Evi
     asked = gathered.asked
     with Sandbox(worker_count(gallery.settings), Limits.of(gallery.settings)) as sandbox:
         found, pictures = pictures_of(gallery, sandbox, gathered.evidence)
-        own = None
-        if asked and found.budget.max_images:
-            own = query_picture(asked.images) or middle_picture(gallery, sandbox, asked.case)
+        own = query_pictures(asked.images, asked.case.kind, found.own_images) if asked else []
+        if asked and not own:
+            own = filed_pictures(gallery, sandbox, asked.case, found.own_images)
     return found, messages(found, pictures, own, question)

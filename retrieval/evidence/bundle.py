@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from retrieval.evidence.votes import LabelVotes, vote_table
 from retrieval.filters import Filter
 from retrieval.gallery import Gallery
 from retrieval.intended_use import INTENDED_USE
-from retrieval.types import Case, GroupBy, Hit, Label, Query, SamePatient, SearchResult
+from retrieval.types import Case, CaseKind, GroupBy, Hit, Label, Query, SamePatient, SearchResult
 
 CASES = 8
 MAX_TOKENS = 4000
@@ -29,6 +29,8 @@ MOST_TOKENS = 1_000_000
 MOST_IMAGES = 64
 NAME_CHARACTERS = 120  # of a label's name or value, or of a header's word; longer ones are cut
 MOST_LABELS = 32  # of one case
+
+Refs = tuple[ImageRef, ...]
 
 
 def gather(
@@ -40,12 +42,13 @@ def gather(
     filters: Filter | None = None,
     max_tokens: int = MAX_TOKENS,
     max_images: int = MAX_IMAGES,
+    written: Callable[[Evidence], str] = markdown,
 ) -> Evidence:
     """The bundle for a query: up to ``k`` cases, never of the query's own patient and one of each other patient.
 
     ``asked``: what the query is, as told in the bundle; made of the query itself when None. ``max_tokens``: of the
-    markdown, estimated on the high side. ``max_images``: in all, the query's own among them. UsageError for a budget
-    out of bounds or without room for the words that every bundle has.
+    text that is ``written`` of it, estimated on the high side. ``max_images``: in all, the query's own among them.
+    UsageError for a budget out of bounds or without room for the words that every bundle has.
     """
     _check("max_tokens", max_tokens, 1, MOST_TOKENS)
     _check("max_images", max_images, 0, MOST_IMAGES)
@@ -63,7 +66,8 @@ def gather(
         budget=Budget(max_tokens, max_images),
         intended_use=INTENDED_USE,
     )
-    return _with_images(_within(whole, [quotable(hit.case.report) for hit in result.hits]), result.hits)
+    reports = [quotable(hit.case.report) for hit in result.hits]
+    return _within(whole, reports, [_refs(hit) for hit in result.hits], written)
 
 
 def asked_with(query: Query, case: Case | None = None, *, text: str = "", warnings: Sequence[str] = ()) -> AskedWith:
@@ -125,23 +129,26 @@ def _clean_votes(votes: LabelVotes) -> LabelVotes:
     return replace(votes, label=_named(votes.label), values=values)
 
 
-def _within(whole: Evidence, reports: Sequence[Quotable]) -> Evidence:
-    """As many neighbours as have room without a report, and then as many sentences of theirs as have room."""
-    count = len(whole.cases)
-    kept = most_that_fit(count, lambda n: _tokens(_first(whole, n)), whole.budget.max_tokens)
-    whole = _first(whole, kept)
-    if (needed := _tokens(whole)) > whole.budget.max_tokens:
-        raise UsageError(
-            f"max_tokens is {whole.budget.max_tokens}, but a bundle without any case has {needed} here: raise it."
-        )
+def _within(
+    whole: Evidence, reports: Sequence[Quotable], refs: Sequence[Refs], written: Callable[[Evidence], str]
+) -> Evidence:
+    """As many neighbours, with their images, as have room without a report; then as many sentences as have room."""
+
+    def tokens(evidence: Evidence) -> int:
+        return token_estimate(written(evidence))
+
+    def first(count: int) -> Evidence:
+        return _with_images(_first(whole, count), refs[:count])
+
+    most = whole.budget.max_tokens
+    kept = most_that_fit(len(whole.cases), lambda n: tokens(first(n)), most)
+    bare = first(kept)
+    if (needed := tokens(bare)) > most:
+        raise UsageError(f"max_tokens is {most}, but a bundle without any case has {needed} here: raise it.")
     order = order_of_quoting(reports[:kept])
-    fitting = most_that_fit(len(order), lambda n: _tokens(_quoting(whole, reports, order[:n])), whole.budget.max_tokens)
-    cut = _quoting(whole, reports, order[:fitting])
-    return replace(cut, budget=replace(cut.budget, tokens=_tokens(cut)))
-
-
-def _tokens(evidence: Evidence) -> int:
-    return token_estimate(markdown(evidence))
+    fitting = most_that_fit(len(order), lambda n: tokens(_quoting(bare, reports, order[:n])), most)
+    cut = _quoting(bare, reports, order[:fitting])
+    return replace(cut, budget=replace(cut.budget, tokens=tokens(cut)))
 
 
 def _first(whole: Evidence, count: int) -> Evidence:
@@ -157,22 +164,26 @@ def _quoting(whole: Evidence, reports: Sequence[Quotable], order: Sequence[int])
     return replace(whole, cases=cases)
 
 
-def _with_images(evidence: Evidence, hits: Sequence[Hit]) -> Evidence:
-    """One image of each case, the best ranked first, then a second one of each, and so on, while there is room."""
-    own = 1 if evidence.query.kind != "text" and evidence.budget.max_images else 0
-    refs = [_refs(hit) for hit in hits[: len(evidence.cases)]]
-    turns = sorted((n, place) for place, of_case in enumerate(refs) for n in range(len(of_case)))
-    chosen = [place for _, place in turns[: evidence.budget.max_images - own]]
+def _with_images(evidence: Evidence, refs: Sequence[Refs]) -> Evidence:
+    """One image of the query and of each case, the best ranked first, then a second one of each, and so on, while there
+    is room."""
+    asked = evidence.query
+    own = 0 if asked.kind == "text" else max(1, asked.frames) if asked.kind == CaseKind.VIEWS else 1
+    turns = [(n, -1) for n in range(own)] + [(n, place) for place, each in enumerate(refs) for n in range(len(each))]
+    chosen = [place for _, place in sorted(turns)[: evidence.budget.max_images]]
     cases = tuple(replace(case, images=refs[place][: chosen.count(place)]) for place, case in enumerate(evidence.cases))
-    return replace(evidence, cases=cases, budget=replace(evidence.budget, images=len(chosen) + own))
+    return replace(evidence, cases=cases, budget=replace(evidence.budget, images=len(chosen)))
 
 
-def _refs(hit: Hit) -> tuple[ImageRef, ...]:
-    """The slices of a case that matched best; its middle one when there are no matches of slices."""
+def _refs(hit: Hit) -> Refs:
+    """The slices of a case that matched best, else its middle one; of views all, those that matched first."""
+    frames = hit.case.frames
     best = {match.hit_slice: match.hit_position_mm for match in hit.matches}
-    if not best and hit.case.frames:
-        middle = len(hit.case.frames) // 2
-        best = {middle: hit.case.frames[middle].position_mm}
+    if hit.case.kind is CaseKind.VIEWS:
+        best = {n: frames[n].position_mm for n in [*best, *(n for n in range(len(frames)) if n not in best)]}
+    if not best and frames:
+        middle = len(frames) // 2
+        best = {middle: frames[middle].position_mm}
     return tuple(ImageRef(hit.case.case_id, n, position) for n, position in best.items())
 
 

@@ -94,7 +94,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a bundle may hold and holds. ``tokens``: estimated, of the markdown; see ``budget.token_estimate``.
+    """What a bundle may hold and holds. ``tokens``: estimated, of it as it is written; see ``budget.token_estimate``.
 
     ``images`` counts the query's own, which formats with pixels end with. ``cases_left_out``: neighbours without room.
     """
@@ -122,5 +122,11 @@ class Evidence:
     notes: tuple[str, ...] = field(default=())
 
     def cited(self, citation: str) -> CitedCase | None:
-        """The case of a citation: its number, as "1", or its case id; None for one that is not in the bundle."""
-        return next((case for case in self.cases if citation in (str(case.number), case.case_id)), None)
+        """The case of a citation: its number, as "1", or else its case id; None for one that is not in the bundle."""
+        numbered = (case for case in self.cases if str(case.number) == citation)
+        return next(numbered, next((case for case in self.cases if case.case_id == citation), None))
+
+    @property
+    def own_images(self) -> int:
+        """How many of its images are the query's."""
+        return self.budget.images - sum(len(case.images) for case in self.cases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval.evidence.cited import AskedWith, CitedCase, Evidence
-from retrieval.evidence.cleaning import fence_of, fenced
+from retrieval.evidence.cleaning import fence_of, fenced, one_line
 from retrieval.evidence.votes import LabelVotes
 
 MOST_VALUES = 5  # of a label, in the table of votes
@@ -18,7 +18,8 @@ def markdown(evidence: Evidence) -> str:
 
 def data_fence(evidence: Evidence) -> str:
     """The word that the bundle's data stand between."""
-    return fence_of([_asked(evidence.query), *map(_case_data, evidence.cases), _votes(evidence.votes)])
+    parts = (_asked(evidence.query), _listed(evidence.cautions), _listed(evidence.reasons), _votes(evidence.votes))
+    return fence_of([*parts, *map(_case_data, evidence.cases)])
 
 
 def preface(evidence: Evidence, fence: str) -> str:
@@ -35,17 +36,18 @@ def preface(evidence: Evidence, fence: str) -> str:
         "",
         fenced(_asked(evidence.query), fence),
     ]
-    lines += [f"- {sentence}" for sentence in evidence.cautions]
+    if evidence.cautions:
+        lines += ["", "Cautions:", "", fenced(_listed(evidence.cautions), fence)]
     if evidence.no_confident_match:
         lines += ["", "**No confident match: none of these cases should be taken for a similar one.**"]
-        lines += [f"- {reason}" for reason in evidence.reasons]
+        lines += ["", fenced(_listed(evidence.reasons), fence)] if evidence.reasons else []
     return "\n".join(lines)
 
 
 def case_text(case: CitedCase, fence: str) -> str:
     """One neighbour."""
     lines = [
-        f"## [{case.number}] case {case.case_id}",
+        f"## [{case.number}] case {one_line(case.case_id)}",
         "",
         f"Similarity {case.similarity:.3f}, higher than {case.percentile:.1f} % of random pairs.",
         *(f"Best match: query {_slice(m.query_slice, m.query_position_mm)} with its "
@@ -76,6 +78,11 @@ def _asked(query: AskedWith) -> str:
     lines = [", ".join(word for word in known if word) + (f", {query.frames} frames" if query.frames > 1 else "")]
     lines += [f"Asked: {query.text}"] if query.text else []
     return "\n".join([*lines, *query.warnings])
+
+
+def _listed(sentences: tuple[str, ...]) -> str:
+    """Sentences of ours, in words that may be a header's: what a file says of itself is others' text too."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _case_data(case: CitedCase) -> str:

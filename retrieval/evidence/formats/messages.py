@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,9 @@ class Picture:
 
 
 def messages(
-    evidence: Evidence, pictures: Mapping[ImageRef, Picture], query: Picture | None = None, question: str = ""
+    evidence: Evidence, pictures: Mapping[ImageRef, Picture], query: Sequence[Picture] = (), question: str = ""
 ) -> list[dict[str, Any]]:
-    """System first; then text and images of the cases by turns, the question, and the query's image last.
-
-    Beside the text of the markdown there is a line for each image, which ``max_tokens`` does not count.
-    """
+    """System first; then text and images of the cases by turns, the question, and the query's images last."""
     fence = data_fence(evidence)
     content = [_text(preface(evidence, fence))]
     for case in evidence.cases:
@@ -49,8 +46,18 @@ def messages(
                 content += [_text(caption(f"Image of [{case.number}], slice {ref.slice}", picture)), _image(picture)]
     content.append(_text(ending(evidence, fence)))
     content += [_text(f"Question: {question}")] if question else []
-    content += [_text(caption("The query's image", query)), _image(query)] if query else []
+    for n, picture in enumerate(query, 1):
+        of = "The query's image" if len(query) == 1 else f"The query's image {n} of {len(query)}"
+        content += [_text(caption(of, picture)), _image(picture)]
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
+def text_of(evidence: Evidence, question: str = "") -> str:
+    """All the text of the messages, with the longest lines that its images can have: what ``max_tokens`` counts."""
+    shown = Picture("", b"", thumbnail=True)
+    pictures = {ref: shown for case in evidence.cases for ref in case.images}
+    system, user = messages(evidence, pictures, [shown] * evidence.own_images, question)
+    return "\n".join([system["content"], *(part["text"] for part in user["content"] if part["type"] == "text")])
 
 
 def caption(of: str, picture: Picture) -> str:
