@@ -17,6 +17,7 @@ BEFORE = (
     "no evidence of", "no evidence for", "no signs of", "no sign of", "no suspicious", "no new", "no definite",
     "no radiographic evidence of", "without evidence of", "negative for", "absence of", "free of", "clear of",
     "rather than", "rules out", "ruled out for", "has no", "have no", "not demonstrate", "not show", "denies",
+    "nothing to suggest", "resolution of", "no longer has", "no longer shows",
     "without", "never had", "neither", "nor", "not", "no",
 )  # fmt: skip
 AFTER = (
@@ -24,7 +25,11 @@ AFTER = (
     "are not identified", "not identified", "is not evident", "are not evident", "not evident", "is not visualized",
     "is not visualised", "not visualized", "not visualised", "not demonstrated", "is ruled out", "are ruled out",
     "was ruled out", "has been ruled out", "ruled out", "is absent", "are absent", "absent", "is unlikely",
-    "are unlikely", "unlikely", "has resolved", "have resolved", "is excluded", "are excluded", "excluded",
+    "is no longer seen", "are no longer seen", "no longer seen", "is no longer present", "are no longer present",
+    "no longer present", "is no longer visualized", "is no longer visualised", "no longer visualized",
+    "no longer visualised", "is no longer identified", "no longer identified", "is no longer evident",
+    "no longer evident", "are unlikely", "unlikely", "has resolved", "have resolved", "is excluded", "are excluded",
+    "excluded",
 )  # fmt: skip
 PSEUDO = (
     "no change", "no interval change", "no significant change", "no significant interval change", "without change",

@@ -30,6 +30,9 @@ def said(text: str) -> dict[str, bool]:
         ("Negative for pneumonia.", {"pneumonia": False}),
         # what comes after
         ("Pneumothorax is not seen.", {"pneumothorax": False}),
+        ("The pneumothorax is no longer seen.", {"pneumothorax": False}),
+        ("There is nothing to suggest pneumonia. Effusion.", {"pneumonia": False, "effusion": True}),
+        ("Resolution of the effusion", {"effusion": False}),
         ("Pneumonia has been ruled out", {"pneumonia": False}),
         ("Cardiomegaly, effusion is absent.", {"cardiomegaly": True, "effusion": False}),
         ("Effusion and pneumothorax are not identified.", {"effusion": False, "pneumothorax": False}),

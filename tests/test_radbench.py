@@ -163,6 +163,17 @@ def test_votes_by_hand() -> None:
     assert answer(question(Task.REPORT), [NEIGHBOURS[0]], reference).texts == ()
 
 
+def test_a_modality_has_several_names() -> None:
+    reference = Reference("label", {})
+    films = [case(1, "CT"), case(2, "CT"), case(3, "DX"), case(4, "CR"), case(5, "X-ray"), case(6, "")]
+    said = answer(question(Task.MODALITY), films, reference)
+    assert said == Answer(("DX",), ("case-3", "case-4", "case-5"))
+    assert right(question(Task.MODALITY, "X-ray."), said)
+    assert right(question(Task.MODALITY, "MRI"), Answer(("MR",), ()))
+    assert not right(question(Task.MODALITY, "CT"), said)
+    assert answer(question(Task.MODALITY), [films[-1]], reference) == Answer((), ())
+
+
 def test_base_rates_of_a_sample() -> None:
     assert Reference.of(NEIGHBOURS, "label").rates == {"a": 1 / 3, "b": 2 / 3, "c": 1 / 3}
     assert likeness("Is a fracture seen?", "fracture_seen") == 2 / 4

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from indexer.radbench.layout import Question, Task
+from retrieval.evidence.modalities import kind_of
 from retrieval.types import Case
 
 _PUNCTUATION = re.compile(r"[^\w\s]")
@@ -39,9 +40,7 @@ class Reference:
 def answer(question: Question, neighbours: Sequence[Case], reference: Reference) -> Answer:
     """The answer of these cases, the most similar first."""
     if question.task is Task.MODALITY:
-        return _voted(
-            neighbours, [(case.attributes.modality,) if case.attributes.modality else () for case in neighbours]
-        )
+        return _recognised(neighbours)
     if question.task is Task.DIAGNOSIS:
         return _diagnosed(question, neighbours, reference)
     if question.task is Task.VQA:
@@ -71,6 +70,14 @@ def _voted(neighbours: Sequence[Case], said: Sequence[tuple[str, ...]]) -> Answe
         return Answer((), ())
     best = max(counts, key=lambda value: counts[value])  # the first of equals: counted by rising rank
     return Answer((best,), tuple(case.case_id for case, values in zip(neighbours, said, strict=True) if best in values))
+
+
+def _recognised(neighbours: Sequence[Case]) -> Answer:
+    """The modality, in the word of the nearest of the neighbours that have it: DX and CR vote together."""
+    named = [case for case in neighbours if case.attributes.modality]
+    votes = _voted(named, [(kind_of(case.attributes.modality),) for case in named])
+    word = next((case.attributes.modality for case in named if case.case_id in votes.cited), None)
+    return Answer((word,), votes.cited) if word else votes
 
 
 def _diagnosed(question: Question, neighbours: Sequence[Case], reference: Reference) -> Answer:

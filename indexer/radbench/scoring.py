@@ -12,6 +12,7 @@ from indexer.radbench.answers import Answer, plain
 from indexer.radbench.layout import Question, Task
 from retrieval.clinical_terms import Terms, agreement
 from retrieval.errors import MissingExtra
+from retrieval.evidence.modalities import kind_of
 from retrieval.resampling import Draws
 
 Numbers = npt.NDArray[np.float64]
@@ -86,8 +87,10 @@ def measured(task: Task, questions: Sequence[Question], answers: Sequence[Answer
 
 
 def right(question: Question, said: Answer) -> bool:
-    """Whether the answer as a whole is the one wanted, whatever the order of several."""
-    return bool(said.texts) and {plain(text) for text in said.texts} == {plain(text) for text in question.answers}
+    """Whether the answer as a whole is the one wanted, whatever the order of several. DX is an X-ray, and MR is MRI."""
+    name = kind_of if question.task is Task.MODALITY else str
+    ours, wanted = ({name(plain(text)) for text in texts} for texts in (said.texts, question.answers))
+    return bool(ours) and ours == wanted
 
 
 def _words(texts: Sequence[str], references: Sequence[str], longest: int) -> dict[str, Numbers]:
