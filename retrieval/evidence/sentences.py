@@ -52,8 +52,9 @@ def _ends(text: str, start: int, end: re.Match[str]) -> bool:
         return False
     words = said.rstrip(".\n ").split()
     word = words[-1].lstrip("(\"'[").lower() if words else ""
-    if end[0].startswith("\n"):
-        return word not in _JOINING
+    if end[0].startswith("\n"):  # after "Fig." a wrapped "2)" is no item of a list
+        shortened = said.rstrip().endswith(".") and (word in _NUMBERED or word in _ABBREVIATIONS)
+        return word not in _JOINING and not shortened
     if not end[0].startswith("."):
         return True
     if word in _NUMBERED and rest.lstrip()[:1].isdigit():
