@@ -28,6 +28,7 @@ from retrieval.errors import UsageError
 from retrieval.evaluation import DEFAULT_KS, EvaluationReport, evaluate
 from retrieval.filters import Filter
 from retrieval.gallery import Gallery
+from retrieval.leave_one_out import tied_by_study
 from retrieval.settings import Settings
 from retrieval.types import Attributes, Case, Keys, UnitRows
 
@@ -179,7 +180,7 @@ def subjects_of(
     return Subjects(
         vectors=_vectors(gallery, keys),
         case_ids=tuple(case.case_id for case in cases),
-        patient_keys=tuple(patient_keys),
+        patient_keys=tuple(tied_by_study(patient_keys, [case.study_uid for case in cases])),
         values=tuple(values),
         attributes=tuple(attributes),
         content=tuple(case.content_sha256 for case in cases),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from retrieval import metrics
 from retrieval.errors import UsageError
-from retrieval.leave_one_out import BLOCK_CELLS, Cohort, Scores, cohort_of, score
+from retrieval.leave_one_out import BLOCK_CELLS, Cohort, Scores, cohort_of, score, unknown_patients
 from retrieval.types import UnitRows
 
 DEFAULT_KS = (1, 5, 10)
@@ -98,7 +98,7 @@ def evaluate(
         raise UsageError("Expected one vector, one patient key, one set of values (and one origin) for each case.")
     labelled = np.array([i for i, of_case in enumerate(values) if of_case], dtype=np.int64)
     cohort = cohort_of(vectors, patient_keys, values, origins, labelled)
-    unknown = sum(not patient_keys[i] for i in labelled)
+    unknown = unknown_patients([patient_keys[i] for i in labelled])
     scores = score(cohort, ks, block_cells)
     return report_of(cohort, scores, np.arange(len(labelled)), ks, unknown, seed, resamples, level)
 
@@ -199,8 +199,8 @@ def _notes(cases: int, unknown: int, unanswerable: int) -> tuple[str, ...]:
     notes = []
     if unknown:
         notes.append(
-            f"{unknown} of {cases} cases have no patient id and count as patients of their own: "
-            "near-copies of one patient, if there are any, raise the figures."
+            f"{unknown} of {cases} cases have no patient id and count as patients of their own (those of one study as "
+            "one): near-copies of one patient, if there are any, raise the figures."
         )
     if unanswerable:
         notes.append(

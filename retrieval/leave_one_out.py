@@ -14,6 +14,7 @@ from retrieval.errors import UsageError
 from retrieval.types import Similarities, UnitRows
 
 BLOCK_CELLS = 1 << 22  # similarities held at a time
+_STUDY = "\x00study "  # before the key of a case that is known by its study alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,19 @@ class Scores:
     class_precision: npt.NDArray[np.float64]  # [queries, ks, classes]
     class_chance: npt.NDArray[np.float64]  # [queries, classes]
     totals: metrics.Counts  # [queries]
+
+
+def tied_by_study(patient_keys: Sequence[str], studies: Sequence[str]) -> list[str]:
+    """The patient of each case ("" when unknown); where only its study is known, that of the study's other cases, else
+    a key of the study, since a study is of one patient."""
+    of_study = {study: key for key, study in zip(patient_keys, studies, strict=True) if key and study}
+    pairs = zip(patient_keys, studies, strict=True)
+    return [key or (of_study.get(study, _STUDY + study) if study else "") for key, study in pairs]
+
+
+def unknown_patients(patient_keys: Sequence[str]) -> int:
+    """Cases of whom no patient is known, if perhaps a study."""
+    return sum(not key or key.startswith(_STUDY) for key in patient_keys)
 
 
 def cohort_of(

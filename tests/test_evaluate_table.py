@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from indexer.pipeline import Options, index
 from indexer.sandbox import Sandbox
 from retrieval.errors import UsageError
 from retrieval.gallery import Gallery
+from retrieval.leave_one_out import tied_by_study, unknown_patients
 from retrieval.settings import Settings
-from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding
+from retrieval.types import Case, CaseKind, EmbeddedCase, Embedding, Label
+from tests.adapter_cases import open_small
+from tests.evidence_cases import on_file
 
 
 def settings(home: Path) -> Settings:
@@ -135,3 +139,29 @@ def test_what_the_table_does_not_know_is_refused(phantoms: Path, label: str, whe
 def test_conditions() -> None:
     assert Condition.parse(" split = a | b ") == Condition("split", frozenset({"a", "b"}))
     assert str(Condition.parse("view=PA|AP")) == "view=AP|PA"
+
+
+def test_a_study_is_of_one_patient_also_where_nobody_said_of_whom(tmp_path: Path) -> None:
+    """Labels are drawn by study, and say nothing of the pictures: its other pictures would give every answer away."""
+    rng = np.random.default_rng(0)
+    coins = rng.choice(["heads", "tails"], 60)
+    cases = on_file(
+        np.repeat(rng.uniform(0, 2 * np.pi, 60), 3), [[Label("coin", str(coins[n // 3]))] for n in range(180)]
+    )
+    cases = [
+        replace(each, case=replace(each.case, patient_key="", study_uid=f"1.2.{n // 3}"))
+        for n, each in enumerate(cases)
+    ]
+    with open_small(tmp_path / "home") as gallery:
+        gallery.add(cases)
+        report = evaluate_gallery(gallery, "coin").report
+    assert report.patients == 60
+    assert report.measure("P@1").low < 0.5 < report.measure("P@1").high
+    assert "180 of 180 cases have no patient id" in report.notes[0]
+
+
+def test_what_ties_a_case_whose_patient_is_unknown() -> None:
+    tied = tied_by_study(["p1", "", "", "", "", "p2"], ["s1", "s1", "s2", "s2", "", ""])
+    assert tied[:2] == ["p1", "p1"] and tied[4:] == ["", "p2"]
+    assert tied[2] == tied[3] and tied[2] not in {"p1", "p2", "", "s2"}
+    assert unknown_patients(tied) == 3

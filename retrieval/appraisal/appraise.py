@@ -18,6 +18,7 @@ from retrieval.appraisal.types import Appraisal
 from retrieval.appraisal.values import point_statistics, value_figures
 from retrieval.evaluation import DEFAULT_KS, report_of
 from retrieval.evidence.neighbours import NOBODY
+from retrieval.leave_one_out import unknown_patients
 from retrieval.resampling import Draws
 
 VOTERS = 10  # nearest cases that vote where confusions are counted
@@ -45,7 +46,7 @@ def appraise(
     asked = answered(subjects, ks, seed, most)
     cohort, observed, held = asked.cohort, asked.observed, asked.held
     queries = observed.queries
-    unknown = sum(not key for key in subjects.patient_keys)
+    unknown = unknown_patients(subjects.patient_keys)
     report = report_of(cohort, observed.scores, queries, asked.ks, unknown, seed, resamples, level)
     draws = Draws.of(asked.patients, seed, resamples, level)
     values = (
