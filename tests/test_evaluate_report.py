@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from indexer.cli.evaluate_command import replace_report
 from indexer.demo.phantoms import generate
 from indexer.evaluate import Evaluation
 from indexer.reporting import Page, render
+from indexer.reporting.drawings import interval_plot
 from indexer.reporting.page import breakable, counted, interval, number, percent, point_name, with_interval
 from retrieval.appraisal.appraise import appraise
 from retrieval.appraisal.compare import compare
@@ -187,3 +189,12 @@ def test_a_full_disk_leaves_the_report_that_was_there(tmp_path: Path, monkeypatc
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("report.html", "first")]
     replace_report(place, "third")
     assert place.read_text() == "third"
+
+
+def test_long_names_beside_a_plot_stay_within_it() -> None:
+    names = ["GE", "mri2d_cardiac_sunnybrook", "University Hospital of <Somewhere>, Radiology"]
+    drawn = str(interval_plot([(name, Figure("P@5", 0.5, 0.4, 0.6, 50)) for name in names], "by site"))
+    places = re.findall(r'class="end name" x="([\d.]+)" y="[\d.]+">([^<]+)<title>([^<]+)</title>', drawn)
+    assert [unescape(whole) for _, _, whole in places] == names
+    assert all(len(unescape(shown)) * 5.5 < float(right) for right, shown, _ in places)
+    assert unescape(places[2][1]).endswith("Radiology") and "…" in places[2][1]

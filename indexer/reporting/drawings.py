@@ -12,6 +12,7 @@ from retrieval.appraisal.types import Curve
 from retrieval.evidence.reliability import ReliabilityBin
 
 SIDE, MARGIN = 200, 26  # of a square plot, and room for its numbers
+LETTERS, LETTER = 25, 5.6  # of a name beside a plot, at most; the width of one
 
 
 def _points(xs: Iterable[float], ys: Iterable[float]) -> str:
@@ -75,6 +76,11 @@ def _line(start: tuple[float, float], end: tuple[float, float]) -> str:
     return f'x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"'
 
 
+def _short(name: str) -> str:
+    """A name that has room beside a plot, its beginning and its end kept."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 10]}…{name[-9:]}"
+
+
 def interval_plot(rows: Sequence[tuple[str, Figure]], label: str, mark: float | None = None) -> Markup:
     """Figures with their intervals, one below the other, on one scale; ``mark`` is drawn across, as chance."""
     shown = [(name, figure) for name, figure in rows if math.isfinite(figure.value)]
@@ -84,7 +90,8 @@ def interval_plot(rows: Sequence[tuple[str, Figure]], label: str, mark: float | 
     edges += [] if mark is None or not math.isfinite(mark) else [mark]
     low, high = math.floor(min(edges) * 10) / 10, math.ceil(max(edges) * 10) / 10
     high = max(high, low + 0.1)
-    left, width, step = 96, 224, 18
+    left = 10 + max(86, max(LETTER * len(_short(name)) for name, _ in shown))
+    width, step = 320 - left, 18
 
     def across(value: float) -> float:
         return left + (value - low) / (high - low) * width
@@ -101,7 +108,8 @@ def interval_plot(rows: Sequence[tuple[str, Figure]], label: str, mark: float | 
         y = step * number + step / 2 + 3
         start, end, at = (f"{across(edge):.1f}" for edge in (figure.low, figure.high, figure.value))
         parts.append(
-            f'<text class="end name" x="{left - 8}" y="{y + 3:.1f}">{escape(name)}</text>'
+            f'<text class="end name" x="{left - 8}" y="{y + 3:.1f}">{escape(_short(name))}'
+            f"<title>{escape(name)}</title></text>"
             f'<line class="whisker" x1="{start}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<circle class="dot" cx="{at}" cy="{y:.1f}" r="3.4"/>'
         )
