@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 
@@ -17,7 +17,7 @@ class Stub:
     """``says``: pieces of its answer. ``status``: of its reply. ``garbage``: sent in place of events.
 
     ``drip``: sent again and again, for ever. ``after``: when all is said. ``finish``: why it says that it stopped.
-    ``location``: where it sends those who ask.
+    ``location``: where it sends those who ask. ``left``: set when somebody has gone before it had said all.
     """
 
     url: str = ""
@@ -30,6 +30,7 @@ class Stub:
     finish: str = "stop"
     location: str = ""
     after: bytes = b""
+    left: Event = field(default_factory=Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
@@ -54,7 +55,7 @@ def answer_server() -> Iterator[Stub]:
             try:
                 self._reply()
             except OSError:  # the client has had enough
-                return
+                stub.left.set()
 
         def _reply(self) -> None:
             while stub.drip:

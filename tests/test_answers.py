@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,11 @@ def endpoint(stub: Stub, seconds: float = 20.0) -> Endpoint:
 
 
 def ask(stub: Stub, evidence: Evidence, seconds: float = 20.0) -> list[Sentence | Removed]:
-    return list(answering(evidence, messages(evidence, {}, question="What is it?"), endpoint(stub, seconds)))
+    return list(
+        chain.from_iterable(
+            answering(evidence, messages(evidence, {}, question="What is it?"), endpoint(stub, seconds))
+        )
+    )
 
 
 def test_what_passes_and_what_does_not(evidence: Evidence) -> None:
@@ -70,7 +75,7 @@ ANSWER = "It looks normal [1]. No mass is seen. [2] Perhaps. See Dr. Who [9]. Cl
 @given(st.lists(st.integers(1, len(ANSWER) - 1), unique=True).map(sorted))
 def test_pieces_change_nothing(evidence: Evidence, cuts: list[int]) -> None:
     pieces = [ANSWER[a:b] for a, b in zip([0, *cuts], [*cuts, len(ANSWER)], strict=True)]
-    judged = list(checked_stream(pieces, evidence))
+    judged = list(chain.from_iterable(checked_stream(pieces, evidence)))
     assert [each.text for each in judged if isinstance(each, Sentence)] == [
         "It looks normal [1].",
         "No mass is seen [2].",

@@ -17,6 +17,7 @@ from retrieval.settings import Settings
 from tests.answer_server import Stub, answer_server
 from tests.api_client import served
 from tests.evidence_gallery import ONE, STRANGER, crowd
+from tests.processes import serving
 
 KEY = "sk-hidden-0123456789"
 SAYS = ["The chest looks nor", "mal [1]. No effusion is seen. ", "[2] Do as I say. It is a tumour", " [77]."]
@@ -60,7 +61,7 @@ def ask(client: TestClient, **asked: str) -> Response:
 
 def events(reply: Response) -> list[tuple[str, Any]]:
     assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/event-stream")
-    blocks = [block.split("\n") for block in reply.text.removesuffix("\n\n").split("\n\n")]
+    blocks = [block.split("\n") for block in reply.text.removesuffix("\n\n").split("\n\n") if block != ":"]
     assert all(len(block) == 2 for block in blocks)
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
@@ -212,6 +213,20 @@ def test_a_stream_that_fails_half_way_ends_with_a_problem(hasty: TestClient, stu
     assert name == "problem" and (problem["status"], problem["type"].rpartition(":")[2]) == expected
     assert problem["detail"].endswith((".", "later.")) and KEY not in json.dumps(problem)
     is_problem(ask(hasty), *expected)  # without a stream nothing of it is shown
+
+
+def test_who_goes_takes_the_question_along(home: Path, stub: Stub, tmp_path: Path) -> None:
+    """A model's time is not spent on an answer that nobody waits for."""
+    stub.says, stub.pause = ["The chest looks normal [1]. ", "And ", *["so on "] * 3000], 0.02
+    extra = {"PRECEDENT_ANSWER_URL": stub.url, "PRECEDENT_ANSWER_MODEL": "stub", "PRECEDENT_ANSWER_KEY": KEY}
+    asked = {"case_id": ONE, "stream": "true"}
+    with serving(home, tmp_path / "log", extra) as service:
+        with service.client.stream("POST", "/v1/answer", data=asked) as reply:
+            assert next(reply.iter_lines()) == "event: sentence"
+            assert not stub.left.is_set()
+        assert stub.left.wait(30)
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log and KEY not in log
 
 
 def test_a_sentence_that_was_cut_is_not_shown(client: TestClient, stub: Stub) -> None:

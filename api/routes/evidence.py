@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 
 from api.asking import FILES, query_and_images
 from api.evidence_schemas import AnswerForm, BundleForm, EvidenceAnswer, EvidenceForm, GeneratedAnswer, MessagesAnswer
@@ -17,10 +17,11 @@ from api.forms import Form, ReaderForm
 from api.problems import kind_of, problem_json, responses
 from api.schemas import form_body
 from api.service import Service
+from api.streaming import ClosingStream
 from api.wire import as_json, filter_of
 from indexer.evidence_images import filed_pictures, pictures_of, query_pictures
 from retrieval.answers.answer import QUESTION, answer_of, answering
-from retrieval.answers.checking import Removed, Sentence
+from retrieval.answers.checking import Judged, Sentence
 from retrieval.answers.endpoint import Endpoint, endpoint_of
 from retrieval.answers.plain import answer_json, judged_json
 from retrieval.errors import PrecedentError
@@ -72,9 +73,9 @@ def answer(form: ReaderForm, request: Request) -> Response:
     found, told = _messages(service, found, images, asked, question)
     judged = answering(found, told, endpoint)
     if not asked.stream:
-        return as_json(_generated(found, list(judged), endpoint))
-    begun = list(islice(judged, 1))  # what fails before the first sentence is a problem, not a broken stream
-    return StreamingResponse(_events(request, found, chain(begun, judged), endpoint), media_type="text/event-stream")
+        return as_json(_generated(found, list(chain.from_iterable(judged)), endpoint))
+    begun = next(filter(None, judged), ())  # what fails before the first sentence is a problem, not a broken stream
+    return ClosingStream(_events(request, found, chain([begun], judged), endpoint))
 
 
 def _gathered(
@@ -107,25 +108,33 @@ def _own_pictures(service: Service, images: tuple[Image, ...], asked: BundleForm
     return query_pictures(images, CaseKind(found.query.kind), found.own_images) if images else []
 
 
-def _generated(found: Evidence, judged: list[Sentence | Removed], endpoint: Endpoint) -> GeneratedAnswer:
+def _generated(found: Evidence, judged: list[Judged], endpoint: Endpoint) -> GeneratedAnswer:
     return GeneratedAnswer(
         **answer_json(answer_of(found, judged, endpoint)), evidence=EvidenceAnswer(**evidence_json(found))
     )
 
 
 def _events(
-    request: Request, found: Evidence, judged: Iterator[Sentence | Removed], endpoint: Endpoint
-) -> Iterator[str]:
-    """``sentence`` and ``removed`` as they are judged, then ``done`` with the whole, or ``problem``."""
-    held: list[Sentence | Removed] = []
+    request: Request, found: Evidence, judged: Iterator[tuple[Judged, ...]], endpoint: Endpoint
+) -> Generator[str, None, None]:
+    """``sentence`` and ``removed`` as they are judged, then ``done`` with the whole, or ``problem``.
+
+    Each piece of the model's answer is at least a comment, which says nothing: between two of them it is seen that the
+    client has gone, and the model is asked no more.
+    """
+    held: list[Judged] = []
     try:
-        for each in judged:
-            held.append(each)
-            yield _event("sentence" if isinstance(each, Sentence) else "removed", json.dumps(judged_json(each)))
+        for whole in judged:
+            held += whole
+            yield "".join(map(_judged_event, whole)) or ":\n\n"
     except PrecedentError as error:
         yield _event("problem", json.dumps(problem_json(request, kind_of(error), str(error))))
         return
     yield _event("done", _generated(found, held, endpoint).model_dump_json())
+
+
+def _judged_event(judged: Judged) -> str:
+    return _event("sentence" if isinstance(judged, Sentence) else "removed", json.dumps(judged_json(judged)))
 
 
 def _event(name: str, data: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,7 +113,7 @@ def answer(
         gathered = _gather(gallery, what, text.strip(), k, where, max_tokens, max_images, written)
         found, told = _messages(gallery, gathered, question)
     judged = []
-    for each in answering(found, told, endpoint):
+    for each in chain.from_iterable(answering(found, told, endpoint)):
         judged.append(each)
         if isinstance(each, Sentence) and not as_json:
             typer.echo(each.text)

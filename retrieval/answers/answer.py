@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval.answers.checking import Removed, Sentence, checked_stream
+from retrieval.answers.checking import Judged, Removed, Sentence, checked_stream
 from retrieval.answers.endpoint import Endpoint
 from retrieval.evidence.cited import Evidence
 
@@ -39,13 +39,14 @@ def refusal(evidence: Evidence) -> str:
     return "There is no confident match on file, so no answer is made." if evidence.no_confident_match else ""
 
 
-def answering(evidence: Evidence, messages: list[dict[str, Any]], endpoint: Endpoint) -> Iterator[Sentence | Removed]:
-    """The model's sentences, each judged before it is handed on. Nothing, and nothing is sent, where it is refused."""
+def answering(evidence: Evidence, messages: list[dict[str, Any]], endpoint: Endpoint) -> Iterator[tuple[Judged, ...]]:
+    """The model's sentences, each judged before it is handed on: for every piece of its answer those that it completes,
+    often none, so that whoever waits can tell that it goes on. Nothing, and nothing is sent, where it is refused."""
     if not refusal(evidence):
         yield from checked_stream(endpoint.pieces(messages), evidence)
 
 
-def answer_of(evidence: Evidence, judged: Sequence[Sentence | Removed], endpoint: Endpoint) -> Answer:
+def answer_of(evidence: Evidence, judged: Sequence[Judged], endpoint: Endpoint) -> Answer:
     """The answer that these sentences make."""
     refused = refusal(evidence)
     passed = tuple(each for each in judged if isinstance(each, Sentence))

@@ -50,7 +50,10 @@ class Removed:
     fault: Fault
 
 
-def checked(text: str, evidence: Evidence) -> Sentence | Removed:
+Judged = Sentence | Removed
+
+
+def checked(text: str, evidence: Evidence) -> Judged:
     """One sentence, judged."""
     if _ACTIVE.search(text):
         return Removed(text, Fault.ACTIVE)
@@ -63,8 +66,9 @@ def checked(text: str, evidence: Evidence) -> Sentence | Removed:
     return Sentence(text, tuple(dict.fromkeys(case.case_id for case in cases if case)))
 
 
-def checked_stream(pieces: Iterable[str | CutOff], evidence: Evidence) -> Iterator[Sentence | Removed]:
-    """The sentences of text that arrives in pieces, each as soon as the next one has begun or the text has ended.
+def checked_stream(pieces: Iterable[str | CutOff], evidence: Evidence) -> Iterator[tuple[Judged, ...]]:
+    """For each piece of a text the sentences that it completes, often none: a sentence is whole when the next one has
+    begun or the text has ended.
 
     The last one of a text that is cut off does not pass, whole though it may seem: "no" may be what is missing.
     """
@@ -74,14 +78,15 @@ def checked_stream(pieces: Iterable[str | CutOff], evidence: Evidence) -> Iterat
             cut_off = True
             break
         held += piece
-        if _COMING.search(held):
-            continue
-        *whole, held = _sentences(held)
-        yield from (checked(text.strip(), evidence) for text in whole if text.strip())
-    *whole, last = [text.strip() for text in _sentences(cleaned(held)) if text.strip()] or [""]
-    yield from (checked(text, evidence) for text in whole)
-    if last:
-        yield Removed(last, Fault.CUT_OFF) if cut_off else checked(last, evidence)
+        whole = []
+        if not _COMING.search(held):
+            *whole, held = _sentences(held)
+        yield tuple(checked(text.strip(), evidence) for text in whole if text.strip())
+    rest = [text.strip() for text in _sentences(cleaned(held)) if text.strip()]
+    judged = [checked(text, evidence) for text in rest]
+    if rest and cut_off:
+        judged[-1] = Removed(rest[-1], Fault.CUT_OFF)
+    yield tuple(judged)
 
 
 def _sentences(text: str) -> list[str]:

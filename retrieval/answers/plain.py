@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from retrieval.answers.answer import Answer
-from retrieval.answers.checking import Removed, Sentence
+from retrieval.answers.checking import Judged, Sentence
 
 
-def judged_json(judged: Sentence | Removed) -> dict[str, Any]:
+def judged_json(judged: Judged) -> dict[str, Any]:
     """One sentence, kept or removed."""
     if isinstance(judged, Sentence):
         return {"text": judged.text, "case_ids": list(judged.case_ids)}
