@@ -51,3 +51,9 @@ def on_file(at: np.ndarray, labels: Sequence[Sequence[Label]], *, each: int = 1,
 def asked(angle: float) -> Query:
     row = vectors(np.array([angle]))[0]
     return Query(Embedding(row, row[None], (0,)))
+
+
+def unlike() -> Query:
+    """At a right angle to all on file."""
+    row = unit_rows(np.eye(DIM)[2:3])[0]
+    return Query(Embedding(row, row[None], (0,)))

@@ -24,7 +24,7 @@ from retrieval.filters import parse
 from retrieval.heads import Heads
 from retrieval.types import GroupBy, Label, SamePatient
 from tests.adapter_cases import open_small
-from tests.evidence_cases import VALUES, angles, asked, drawn, on_file, posterior, vectors
+from tests.evidence_cases import VALUES, angles, asked, drawn, on_file, posterior, unlike, vectors
 
 COUNT = 900
 
@@ -173,6 +173,15 @@ def test_what_votes_can_not_tell_is_neither_positive_nor_negative(tmp_path: Path
     assert {value.answer for value in values} == {Answer.UNKNOWN}
     assert all("better than chance" in value.note and value.rule_in is None for value in values)
     assert all(len(value.cuts) == 2 and value.auc is not None for value in values)
+
+
+def test_a_query_unlike_all_on_file_is_neither_positive_nor_negative(gallery: Gallery) -> None:
+    found = classify(gallery, unlike(), label="kind")
+    assert found.neighbours.no_confident_match
+    for value in found.values:
+        assert value.answer is Answer.UNKNOWN and value.rule_in is None and "no confident match" in value.note
+    near = classify(gallery, asked(0.0), label="kind")
+    assert not near.neighbours.no_confident_match and near.values[0].answer is not Answer.UNKNOWN
 
 
 def test_area_by_chance_against_draws() -> None:

@@ -15,7 +15,7 @@ from retrieval.evidence.intervals import Centre
 from retrieval.evidence.plain import estimate_json
 from retrieval.types import Label
 from tests.adapter_cases import open_small
-from tests.evidence_cases import angles, asked, on_file
+from tests.evidence_cases import angles, asked, on_file, unlike
 
 COUNT = 600
 
@@ -42,7 +42,9 @@ def test_intervals_hold_as_many_as_they_say(gallery: Gallery, level: float) -> N
     at, rng = angles(250, seed=4), np.random.default_rng(5)
     numbers = truth_at(at) + np.where(np.sin(at) > 0, 2.0, 8.0) * rng.standard_normal(250)
     found = [estimate(gallery, asked(angle), label="size", level=level) for angle in at]
-    inside = [one.low <= number <= one.high for one, number in zip(found, numbers, strict=True)]  # type: ignore[operator]
+    told = [(one, number) for one, number in zip(found, numbers, strict=True) if not one.neighbours.no_confident_match]
+    assert len(told) >= 0.95 * len(found)
+    inside = [one.low <= number <= one.high for one, number in told]  # type: ignore[operator]
     assert np.mean(inside) == pytest.approx(level, abs=3 * np.sqrt(level * (1 - level) / 250) + 0.01)
     errors = np.abs([one.number - number for one, number in zip(found, truth_at(at), strict=True)])
     assert errors.mean() < 2.5
@@ -83,6 +85,12 @@ def test_held_out_coverage_against_numpy(gallery: Gallery) -> None:
     quality = held_out.quality(0.9)
     assert quality is not None and quality.coverage == pytest.approx(np.mean(inside))
     assert len(inside) == COUNT
+
+
+def test_a_query_unlike_all_on_file_has_no_interval(gallery: Gallery) -> None:
+    found = estimate(gallery, unlike(), label="size")
+    assert found.neighbours.no_confident_match and (found.low, found.high) == (None, None)
+    assert any("no confident match" in note for note in found.notes)
 
 
 def test_too_few_are_told(gallery: Gallery) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ from retrieval.types import GroupBy, Query, SamePatient, SearchResult
 _NOT_TOLD = (
     "No thresholds: on held-out patients the votes do not tell this value from the others better than chance might."
 )
+_UNLIKE = "No answer: there is no confident match, and thresholds are those of cases that have one."
 _Choose = Callable[[npt.NDArray[np.float64], npt.NDArray[np.bool_]], OperatingPoint | None]
 
 
@@ -53,7 +55,8 @@ def classify(
     How many neighbours vote (unless ``k`` says so), how their votes are weighted and calibrated is fitted on the
     gallery with each patient left out, at the first call for a label and filter; see ``retrieval.evidence.voting``.
     A value is positive or negative by Youden's point (or, when given, that of ``specificity``) and that of
-    ``sensitivity``; both are free to change from call to call. UsageError for a label that is not on file or is a
+    ``sensitivity``; both are free to change from call to call. It is unknown where the search has no confident match:
+    so it says neither for a picture unlike all on file. UsageError for a label that is not on file or is a
     number, for shares out of bounds, and when no neighbour has the label.
     """
     check_share("sensitivity", sensitivity)
@@ -73,6 +76,8 @@ def classify(
     values = [
         _value(fit, n, float(probabilities[n]), votes, cuts[n], specificity) for n in range(len(fit.ballot.values))
     ]
+    if found.no_confident_match:
+        values = [_withheld(each) for each in values]
     values.sort(key=lambda value: (-value.probability, value.value))
     return Classification(
         label=label,
@@ -161,6 +166,12 @@ def _value(
         calibration_error=column_error(fit, column) if enough else None,
         note=_note(cuts, rule_in, rule_out, specificity) if telling or not cuts else _NOT_TOLD,
     )
+
+
+def _withheld(told: ValueAnswer) -> ValueAnswer:
+    if told.answer is Answer.UNKNOWN:
+        return told
+    return replace(told, answer=Answer.UNKNOWN, rule_in=None, rule_out=None, note=_UNLIKE)
 
 
 def _rule_in(cuts: tuple[Cut, ...], specificity: float | None) -> OperatingPoint | None:

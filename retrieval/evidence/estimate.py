@@ -15,6 +15,8 @@ from retrieval.filters import Filter
 from retrieval.gallery import Gallery
 from retrieval.types import GroupBy, Hit, Query, SamePatient
 
+_UNLIKE = "No interval: there is no confident match, and errors were measured on cases that have one."
+
 
 def estimate(
     gallery: Gallery,
@@ -44,7 +46,8 @@ def estimate(
     numbers = np.array([[number for _, number in known]])
     weights = weights_of([[hit.similarity for hit, _ in known]], fit.way.temperature)
     number, spread = float(centre_of(numbers, weights, fit.centre)[0]), float(spread_of(numbers, weights)[0])
-    low, high = fit.interval(number, spread, level) or (None, None)
+    unlike = found.no_confident_match
+    low, high = (None if unlike else fit.interval(number, spread, level)) or (None, None)
     return Estimate(
         label=label,
         number=number,
@@ -63,7 +66,10 @@ def estimate(
             for (hit, theirs), weight in zip(known, weights[0], strict=True)
         ),
         neighbours=found,
-        notes=(*_notes(fit, level), *trust_notes(gallery, query, same_patient, len(known), fit.way.k)),
+        notes=(
+            *(_notes(fit, level) or ((_UNLIKE,) if unlike else ())),
+            *trust_notes(gallery, query, same_patient, len(known), fit.way.k),
+        ),
     )
 
 

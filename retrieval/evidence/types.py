@@ -26,8 +26,8 @@ class ValueAnswer:
     """What the neighbours make of one value of a label.
 
     ``cuts``: every operating point asked for, by probability. ``rule_in`` and ``rule_out`` are the two of them that
-    ``answer`` goes by; None, with the answer ``unknown`` and a ``note`` that says why, when there are too few patients
-    or votes don't tell the value from the others.
+    ``answer`` goes by; None, with the answer ``unknown`` and a ``note`` that says why, when there are too few patients,
+    votes don't tell the value from the others, or there is no confident match.
     ``auc`` and ``calibration_error`` are of held-out patients.
     """
 
@@ -101,7 +101,8 @@ class NumberVote:
 class Estimate:
     """A number with a prediction interval that holds ``level`` of the cases of new patients.
 
-    ``low`` and ``high``: None, with a note, where there were too few patients to measure errors on. ``spread``:
+    ``low`` and ``high``: None, with a note, where there were too few patients to measure errors on, or no match is
+    confident. ``spread``:
     weighted standard deviation of the neighbours' numbers. In the unit of the label.
     """
 
