@@ -42,11 +42,8 @@ def endpoint(stub: Stub, seconds: float = 20.0) -> Endpoint:
 
 
 def ask(stub: Stub, evidence: Evidence, seconds: float = 20.0) -> list[Sentence | Removed]:
-    return list(
-        chain.from_iterable(
-            answering(evidence, messages(evidence, {}, question="What is it?"), endpoint(stub, seconds))
-        )
-    )
+    told = messages(evidence, {}, question="What is it?")
+    return list(chain.from_iterable(answering(evidence, told, endpoint(stub, seconds))))
 
 
 def test_what_passes_and_what_does_not(evidence: Evidence) -> None:
