@@ -29,8 +29,9 @@ AFTER = (
     "no longer present", "is no longer visualized", "is no longer visualised", "no longer visualized",
     "no longer visualised", "is no longer identified", "no longer identified", "is no longer evident",
     "no longer evident", "are unlikely", "unlikely", "has resolved", "have resolved", "is excluded", "are excluded",
-    "excluded",
+    "excluded", "denied", "is denied", "are denied",
 )  # fmt: skip
+ALONE = {"none", "nil", "no", "absent", "negative"}  # after a colon: "Effusion: none."
 PSEUDO = (
     "no change", "no interval change", "no significant change", "no significant interval change", "without change",
     "without significant change", "no increase", "no interval increase", "no decrease", "not changed", "not increased",
@@ -61,9 +62,14 @@ def tokens(text: str) -> tuple[Token, ...]:
     """The words of a text with what negations make of them; commas and ends of sentences stand as breaks."""
     words = _WORD.findall(_DECIMAL.sub("-", text.lower()))
     negated = [False] * len(words)
+    before = range(0)
     for start, end in _sentences(words):
         for place in _negated_places(words[start:end]):
             negated[start + place] = True
+        if end - start == 1 and words[start] in ALONE and start and words[start - 1] == ":":
+            for place in before:
+                negated[place] = True
+        before = range(start, end)
     return tuple(
         Token(word, flag, word in _SENTENCE_ENDS or word == ",") for word, flag in zip(words, negated, strict=True)
     )

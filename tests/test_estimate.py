@@ -95,7 +95,7 @@ def test_a_query_unlike_all_on_file_has_no_interval(gallery: Gallery) -> None:
 
 def test_too_few_are_told(gallery: Gallery) -> None:
     few = estimate(gallery, asked(0.0), label="few")
-    assert few.low is None and few.quality is None and "too few to leave some out" in few.notes[0]
+    assert few.low is None and few.quality is None and "too few patients to leave some out" in few.notes[0]
     sure = estimate(gallery, asked(0.0), label="size", level=0.9999)
     assert sure.high is None and "9999 cases" in sure.notes[0]
     assert estimate_json(sure)["low"] is None

@@ -204,6 +204,6 @@ def _notes(fit: VotingFit) -> tuple[str, ...]:
     if fit.quality is not None:
         return ()
     return (
-        f"Not calibrated: {fit.fitted_on.patients} patients are too few to leave some out. The probabilities are "
+        f"Not calibrated: too few patients to leave some out ({fit.fitted_on.patients}). The probabilities are "
         "shares of votes, drawn towards the base rates by one more vote.",
     )

@@ -80,7 +80,7 @@ def number_of(hit: Hit, label: str) -> float | None:
 
 def _notes(fit: EstimatingFit, level: float) -> tuple[str, ...]:
     if fit.held_out is None:
-        return (f"No interval: {fit.fitted_on.patients} patients are too few to leave some out.",)
+        return (f"No interval: too few patients to leave some out ({fit.fitted_on.patients}).",)
     if len(fit.errors) < least_for(level):
         return (f"No interval: a level of {level:g} needs {least_for(level)} cases, the sample has {len(fit.errors)}.",)
     return ()

@@ -105,7 +105,7 @@ def _why(among: UsualCloseness, found: Closeness, whose: str) -> str:
     another = found.near - found.apart
     return (
         f"The {found.depth} nearest cases are less like this query ({found.near:.2f}) than they are like one another "
-        f"({another:.2f}), to a degree that {_percent(closer)} of the {whose} are not"
+        f"({another:.2f}); that gap is wider than those of {_percent(closer)} of the {whose}"
     )
 
 

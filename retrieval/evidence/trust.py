@@ -19,5 +19,5 @@ def trust_notes(gallery: Gallery, query: Query, same_patient: SamePatient, voter
             "likes than a new case is, and this is surer than it should be."
         )
     if voters < k:
-        notes.append(f"{voters} neighbours counted where {k} were asked for: there are no more.")
+        notes.append(f"Fewer neighbours counted than the {k} asked for: {voters}, there are no more.")
     return tuple(notes)
