@@ -32,7 +32,7 @@ def said(text: str) -> dict[str, bool]:
         ("Pneumothorax is not seen.", {"pneumothorax": False}),
         ("The pneumothorax is no longer seen.", {"pneumothorax": False}),
         ("Cardiomegaly. Effusion: none. Nodule: small.", {"cardiomegaly": True, "effusion": False, "nodule": True}),
-        ("Chest pain denied.", {"pain": False}),
+        ("Pneumonia denied.", {"pneumonia": False}),
         ("There is nothing to suggest pneumonia. Effusion.", {"pneumonia": False, "effusion": True}),
         ("Resolution of the effusion", {"effusion": False}),
         ("Pneumonia has been ruled out", {"pneumonia": False}),
