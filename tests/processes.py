@@ -17,8 +17,9 @@ from typing import Any
 
 import httpx
 
+from tests.forked_commands import FORKS, REPOSITORY
+
 COMMAND = [sys.executable, "-c", "from indexer.cli import main; main()"]
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def light(home: Path) -> dict[str, str]:
@@ -29,12 +30,13 @@ def light(home: Path) -> dict[str, str]:
     return {} if (home / "catalog.sqlite3").exists() else {"encoder": "classical"}
 
 
-def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with one data directory and one thread of arithmetic."""
+def environment(home: Path | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with one data directory (or none) and one thread of arithmetic."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRECEDENT_")}
     path = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
-    quick = {f"PRECEDENT_{name.upper()}": value for name, value in light(home).items()}
-    return {**kept, **quick, "PYTHONPATH": path, "PRECEDENT_HOME": str(home), "OMP_NUM_THREADS": "1", **(extra or {})}
+    place = {} if home is None else {"home": str(home), **light(home)}
+    settings = {f"PRECEDENT_{name.upper()}": value for name, value in place.items()}
+    return {**kept, **settings, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(extra or {})}
 
 
 def start(*arguments: object, home: Path, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -46,13 +48,24 @@ def start(*arguments: object, home: Path, extra: Mapping[str, str] | None = None
 
 
 def run(
-    *arguments: object, home: Path, code: int | None = 0, extra: Mapping[str, str] | None = None, seconds: float = 120
+    *arguments: object,
+    home: Path | None = None,
+    code: int | None = 0,
+    extra: Mapping[str, str] | None = None,
+    seconds: float = 120,
+    anew: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """A command to its end. It never shows a traceback; ``code`` is the exit code it must have (None: any)."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True, text=True, env=environment(home, extra), timeout=seconds, check=False,
-    )  # fmt: skip
+    """A command to its end. It never shows a traceback; ``code`` is the exit code it must have (None: any).
+
+    A process of its own: forked from one that has the imports behind it, or with ``anew`` started from nothing.
+    """
+    told, words = environment(home, extra), [str(argument) for argument in arguments]
+    if not anew and FORKS.can_run(told):
+        done = FORKS.run(words, told, seconds)
+    else:
+        done = subprocess.run(
+            [*COMMAND, *words], capture_output=True, text=True, env=told, timeout=seconds, check=False
+        )
     assert "Traceback" not in done.stderr, done.stderr
     assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

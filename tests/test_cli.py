@@ -8,7 +8,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import zipfile
 from contextlib import closing
@@ -18,26 +17,14 @@ from typing import Any
 import pydicom
 import pytest
 
-from tests.processes import light
+from tests.processes import COMMAND, run
 from tests.studies import write_pictures, write_series
-
-COMMAND = [sys.executable, "-c", "from indexer.cli import main; main()"]
 
 
 def precedent(
     *arguments: object, home: Path | None = None, code: int = 0, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PRECEDENT_")} | settings
-    if home is not None:
-        environment["PRECEDENT_HOME"] = str(home)
-        if light(home) and "PRECEDENT_ENCODER" not in environment:
-            environment["PRECEDENT_ENCODER"] = light(home)["encoder"]
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
+    return run(*arguments, home=home, code=code, extra=settings)
 
 
 def answer(*arguments: object, home: Path, code: int = 0) -> Any:
@@ -268,16 +255,16 @@ def _wait_for_a_case(database: Path) -> None:
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 400)
     environment = {**os.environ, "PRECEDENT_HOME": str(tmp_path / "h")}
-    run = subprocess.Popen(
+    indexing = subprocess.Popen(
         [*COMMAND, "index", tmp_path / "in", "--json", "--encoder", "classical"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _wait_for_a_case(tmp_path / "h" / "catalog.sqlite3")
-    run.send_signal(signal.SIGINT)
-    out, errors = run.communicate(timeout=60)
+    indexing.send_signal(signal.SIGINT)
+    out, errors = indexing.communicate(timeout=60)
     assert "Traceback" not in errors
     kept = answer("stats", home=tmp_path / "h")["state"]["size"]
     assert kept > 0
-    if run.returncode == 130 and kept < 400:  # else it was done, and only cut short in saying so
+    if indexing.returncode == 130 and kept < 400:  # else it was done, and only cut short in saying so
         assert json.loads(out)["interrupted"] is True
     assert answer("index", tmp_path / "in", home=tmp_path / "h")["cases"]["added"] == 400 - kept
