@@ -20,6 +20,7 @@ import httpx
 from tests.forked_commands import FORKS, REPOSITORY
 
 COMMAND = [sys.executable, "-c", "from indexer.cli import main; main()"]
+STARTED_WITH = dict(os.environ)
 
 
 def light(home: Path) -> dict[str, str]:
@@ -31,8 +32,11 @@ def light(home: Path) -> dict[str, str]:
 
 
 def environment(home: Path | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with one data directory (or none) and one thread of arithmetic."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PRECEDENT_")}
+    """The environment of the tests with one data directory (or none) and one thread of arithmetic.
+
+    As it was at first: libraries imported here leave settings in it that a user's shell does not have.
+    """
+    kept = {name: value for name, value in STARTED_WITH.items() if not name.startswith("PRECEDENT_")}
     path = os.pathsep.join(filter(None, [str(REPOSITORY), kept.get("PYTHONPATH", "")]))
     place = {} if home is None else {"home": str(home), **light(home)}
     settings = {f"PRECEDENT_{name.upper()}": value for name, value in place.items()}
