@@ -93,7 +93,10 @@ def _import() -> None:
     from retrieval.threads import wait_briefly
 
     wait_briefly()
+    import cv2  # noqa: F401
     import pydicom  # noqa: F401
+    import scipy.special  # noqa: F401
+    import timm  # noqa: F401
     import torch  # noqa: F401
 
     import indexer.cli.app  # noqa: F401

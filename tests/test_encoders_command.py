@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from retrieval.encoders.base import EncoderCard, unit_rows
 from retrieval.encoders.files.template import write_template
 from retrieval.types import Image, UnitRows
 from tests.model_files import make_exported, make_onnx, sha256, write_card
+from tests.processes import run
 
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("onnx", "onnxruntime")), reason="the extra 'onnx' is not installed"
@@ -27,14 +27,7 @@ needs_onnx = pytest.mark.skipif(
 
 
 def encoders(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", "from indexer.cli import main; main()", "encoders", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == code, done.stderr
-    return done
+    return run("encoders", *arguments, code=code, seconds=250)
 
 
 def test_the_list_tells_what_each_needs() -> None:

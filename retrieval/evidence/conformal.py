@@ -23,13 +23,15 @@ def allowance(count: int, alpha: float, assurance: float) -> int:
     """The largest l for which the true rate of values below the l-th smallest of ``count`` is at most ``alpha`` with a
     probability of at least ``assurance``; 0 when there are too few for any.
 
-    It is so when at least l of them are below the alpha-quantile, and how many are is binomial.
+    It is so when at least l of them are below the alpha-quantile, and how many are is binomial: P(at least l of n) is
+    the regularised incomplete beta function I_alpha(l, n - l + 1) (Abramowitz & Stegun 26.5.24).
     """
-    from scipy.stats import binom
+    from scipy.special import betainc  # scipy.stats has it by name, and would be most of the time of a first search
 
     if count < 1:
         return 0
-    return int(np.searchsorted(-binom.sf(np.arange(count), count, alpha), -assurance, side="right"))
+    at_least = np.arange(1, count + 1)
+    return int(np.searchsorted(-betainc(at_least, count - at_least + 1, alpha), -assurance, side="right"))
 
 
 def least_count(alpha: float, assurance: float) -> int:
