@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, text
 
 from retrieval.database import Database, lock
 from retrieval.driver_errors import translated
 from retrieval.errors import StoreError, StoreTooNew
-from retrieval.schema import REVISION, VERSION_TABLE
+from retrieval.schema import REVISION, VERSION_TABLE, gallery, metadata
 from retrieval.storage import make_directory, storing
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def prepare(database: Database, *, create: bool) -> None:
         return
     if not stored and not create:
         raise _no_gallery(database)
-    upgrade(database)
+    if stored or not _make(database):
+        upgrade(database)
 
 
 def revision(connection: Connection) -> str:
@@ -39,6 +40,28 @@ def revision(connection: Connection) -> str:
     if not inspect(connection).has_table(VERSION_TABLE):
         return ""
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() or ""  # noqa: S608 (a constant)
+
+
+def _make(database: Database) -> bool:
+    """The tables of a new gallery at once, a tenth of the time of all migrations; False when there is one by now.
+
+    All in one transaction under the writer lock. What is declared is what migrations make: a test compares the two.
+    """
+    with database.write() as connection:
+        if revision(connection):
+            return False  # another process was first
+        metadata.create_all(connection)
+        connection.execute(insert(gallery).values(id=1, last_key=0, last_tombstone=0))
+        version = _version_table()
+        version.create(connection)
+        connection.execute(insert(version).values(version_num=REVISION))
+    return True
+
+
+def _version_table() -> Table:
+    """As Alembic makes it."""
+    key = PrimaryKeyConstraint(name=f"{VERSION_TABLE}_pkc")
+    return Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True), key)
 
 
 def upgrade(database: Database, target: str = "head", config: Config | None = None) -> None:

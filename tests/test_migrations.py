@@ -48,6 +48,13 @@ def contents(url: str) -> list[object]:
         return [cases, rows, slices, [catalog.files(case.case_id) for case in cases], catalog.heads()]
 
 
+def migrate(url: str) -> None:
+    """Make a gallery as an old one would have come to be what it is."""
+    database = Database(url)
+    revisions.upgrade(database)
+    database.close()
+
+
 def tables(url: str) -> set[str]:
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
@@ -176,7 +183,7 @@ def test_the_migrations_make_the_tables_of_the_schema(database_url: str) -> None
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    Catalog.open(database_url, create=True).close()
+    migrate(database_url)
     engine = create_engine(database_url, poolclass=NullPool)
     with engine.connect() as connection:
         context = MigrationContext.configure(
@@ -185,19 +192,43 @@ def test_the_migrations_make_the_tables_of_the_schema(database_url: str) -> None
         assert compare_metadata(context, metadata) == []
 
 
-def test_on_sqlite_they_are_the_same_to_the_letter(tmp_path: Path) -> None:
+ON_POSTGRESQL = (
+    "SELECT table_name, column_name, data_type, collation_name, is_nullable, column_default, is_identity "
+    "FROM information_schema.columns WHERE table_schema = 'public'",
+    "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
+    "WHERE connamespace = 'public'::regnamespace",
+    "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+)
+
+
+def described(url: str) -> list[set[tuple[object, ...]]]:
+    """All that the database knows of its tables, and the rows that are in them from the beginning."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        rows: set[tuple[object, ...]] = {
+            (table, *sorted(row.items()))
+            for table in (*metadata.tables, VERSION_TABLE)
+            for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()
+        }
+        if connection.dialect.name == "postgresql":
+            return [rows, *({tuple(row) for row in connection.execute(text(told))} for told in ON_POSTGRESQL)]
+        statements = connection.scalars(text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+        lines = [statement.replace('"', "").splitlines() for statement in statements]
+        return [rows, {tuple(sorted(line.strip().rstrip(",").rstrip() for line in each)) for each in lines}]
+
+
+def test_a_new_gallery_is_the_same_to_the_letter_as_a_migrated_one(database_url: str) -> None:
     """Checks, collations and indexes on expressions, which Alembic does not compare, included."""
-
-    def statements(path: Path) -> set[tuple[str, ...]]:
-        with closing(sqlite3.connect(path)) as raw:
-            rows = raw.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
-            texts = [row[0].replace('"', "") for row in rows if VERSION_TABLE not in row[0]]
-        return {tuple(sorted(line.strip().rstrip(",").rstrip() for line in text.splitlines())) for text in texts}
-
-    Catalog.open(f"sqlite:///{tmp_path / 'migrated'}", create=True).close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'declared'}", poolclass=NullPool)
-    metadata.create_all(engine)
-    assert statements(tmp_path / "migrated") == statements(tmp_path / "declared")
+    Catalog.open(database_url, create=True).close()
+    new = described(database_url)
+    database = Database(database_url)
+    revisions.downgrade(database, "base")
+    assert tables(database_url) <= {VERSION_TABLE}
+    revisions.upgrade(database)
+    database.close()
+    assert described(database_url) == new
+    assert len(new[0]) == 2 and all(new)
 
 
 def test_without_create_a_missing_gallery_is_told_and_nothing_is_made(database_url: str, tmp_path: Path) -> None:
