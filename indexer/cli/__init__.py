@@ -5,7 +5,6 @@ What is imported waits until ``wait_briefly`` was called: NumPy reads how its th
 
 from __future__ import annotations
 
-import atexit
 import gc
 
 from retrieval.threads import wait_briefly
@@ -16,7 +15,6 @@ __all__ = ["main"]
 def main() -> None:
     """Exit codes: 0 done, 1 some inputs failed, 2 wrong usage or refused, 130 interrupted."""
     wait_briefly()
-    atexit.register(gc.freeze)  # the system takes the memory back: no looking through all of it for cycles at the end
     gc.disable()  # what is imported stays: nothing to collect, and looking for it is a fifth of the time
     from indexer.cli.app import main as run
 
