@@ -84,7 +84,9 @@ def nearest_five(row: np.ndarray, rows: np.ndarray, patients: np.ndarray, own: s
     for n in np.argsort(-(rows @ row), kind="stable"):
         if patients[n] != own and patients[n] not in {patients[m] for m in found}:
             found.append(int(n))
-    return np.array(found[:5])
+            if len(found) == 5:
+                break
+    return np.array(found)
 
 
 def two_figures(row: np.ndarray, rows: np.ndarray, near: np.ndarray) -> tuple[float, float]:
