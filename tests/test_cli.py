@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 import zipfile
 from contextlib import closing
@@ -268,3 +269,14 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     if indexing.returncode == 130 and kept < 400:  # else it was done, and only cut short in saying so
         assert json.loads(out)["interrupted"] is True
     assert answer("index", tmp_path / "in", home=tmp_path / "h")["cases"]["added"] == 400 - kept
+
+
+@pytest.mark.slow
+def test_a_command_ends_without_a_word() -> None:
+    """Libraries whose objects are still there at the very end complain of leaks, on the user's terminal."""
+    pytest.importorskip("triton", reason="a library that does so, which comes with torch")
+    program = "import triton; from indexer.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "Usage" in done.stdout and done.stderr == ""
