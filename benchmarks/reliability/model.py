@@ -30,7 +30,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from benchmarks.reliability import backups
 from benchmarks.reliability.places import Places, places
 from benchmarks.reliability.sessions import Gate, Remote, Session
-from benchmarks.reliability.steps import Model, Tally
+from benchmarks.reliability.steps import STARTS, Model, Tally
 
 BATCH = 250  # galleries of one seed
 
@@ -46,13 +46,15 @@ def three_sessions() -> Iterator[list[Gate]]:
 
 
 def walk(
-    rooms: Places, gates: Sequence[Gate], tally: Tally, count: int, steps: int, number: int, *, shrink: bool = True
-) -> None:
+    rooms: Places, gates: Sequence[Gate], tally: Tally, count: int, steps: int, number: int,
+    *, shrink: bool = True, starts: Sequence[int] = STARTS,
+) -> None:  # fmt: skip
     """``count`` galleries through up to ``steps`` steps each, drawn from the seed ``number``. Raises what diverges.
 
-    ``shrink``: look for the shortest steps that lead there, which takes a while.
+    ``shrink``: look for the shortest steps that lead there, which takes a while. ``starts``: how many cases there
+    may be at first.
     """
-    facts = {"gates": gates, "rooms": rooms, "tally": tally}
+    facts = {"gates": gates, "rooms": rooms, "tally": tally, "starts": starts}
     chosen = settings(
         max_examples=count, stateful_step_count=steps, deadline=None, database=None,
         suppress_health_check=list(HealthCheck), phases=(Phase.generate, *([Phase.shrink] * shrink)),
