@@ -338,6 +338,7 @@ def test_a_gallery_follows_the_choice_unless_told_to_stay_with_float32(tmp_path:
             assert fast and fast.execution.path == path
 
 
+@pytest.mark.slow  # three folders indexed, paths compiled and timed
 def test_the_command_says_how_it_encodes_and_does_without_when_told(tmp_path: Path) -> None:
     make_timm("test_vit", tmp_path / "vit.safetensors")
     write_pictures(tmp_path / "in", CALIBRATING)

@@ -142,6 +142,7 @@ np.savez(sys.argv[2], **found)
 """
 
 
+@pytest.mark.slow  # two processes that open every encoder
 def test_another_process_and_other_threads_give_the_same_vectors(checkpoints: Path, tmp_path: Path) -> None:
     frames = np.stack([scene(seed=seed) for seed in range(4)])
     np.save(tmp_path / "frames.npy", frames)

@@ -139,17 +139,19 @@ class Trial:
 
     @contextmanager
     def _searching(self, cycle: Cycle, right: list[str]) -> Iterator[None]:
-        """Clients that search until the block ends."""
+        """Clients that search until the block ends, each at least once."""
         stop, counting = threading.Event(), threading.Lock()
 
         def search() -> None:
             with httpx.Client(base_url=self.client.base_url, timeout=60) as client:
-                while not stop.wait(0.01):
+                over = False
+                while not over:
                     found = self.similar(client)
                     with counting:
                         cycle.searches += 1
                         if found != right:
                             cycle.wrong.append(f"a search answered {found}")
+                    over = stop.wait(0.01)
 
         threads = [threading.Thread(target=search) for _ in range(CLIENTS)]
         for thread in threads:
