@@ -201,7 +201,8 @@ def test_real_paths_keep_the_vectors_in_any_batch(
 
 
 @pytest.mark.parametrize(
-    ("build", "library"), [(exported.openvino_float32, "openvino"), (exported.onnx_runtime, "onnx")]
+    ("build", "library"),
+    [(exported.openvino_float32, "openvino"), pytest.param(exported.onnx_runtime, "onnx", marks=pytest.mark.slow)],
 )
 def test_the_default_encoder_goes_through_other_runtimes(
     build: Callable[[Forward, torch.Tensor], Forward], library: str

@@ -43,6 +43,7 @@ def add(home: Path, table: Path, paths: list[Path]) -> Gallery:
     return gallery
 
 
+@pytest.mark.slow
 def test_a_gallery_and_the_files_themselves_agree(phantoms: Path, tmp_path: Path) -> None:
     from_files = evaluate_table(phantoms, label="organ", where=["modality=DX|MG"], settings=settings(tmp_path / "none"))
     assert from_files.vectors_from == "files"

@@ -176,6 +176,7 @@ def test_a_text_tower_of_transformers_names_the_extra_to_install(tmp_path: Path)
         open_encoder(f"open_clip:local-dir:{folder}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 def test_a_text_tower_of_transformers_opens_from_a_folder_without_a_network(tmp_path: Path) -> None:
     """As BiomedCLIP is built: open_clip asks the hub for the text tower's configuration unless it lies beside."""

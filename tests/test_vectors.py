@@ -312,6 +312,7 @@ def test_the_commands(exported: Path, tmp_path: Path) -> None:
     assert answer("verify", home=tmp_path / "new")["ok"]
 
 
+@pytest.mark.slow
 def test_what_the_documentation_shows_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
