@@ -258,6 +258,20 @@ def test_a_temperature_mends_what_is_too_sure_and_none_leaves_votes_alone() -> N
     assert brier(steps.apply(votes), truth).mean() < brier(votes, truth).mean()
 
 
+def test_a_threshold_can_be_chosen_where_steps_are_flat() -> None:
+    """A rare value: votes order the cases well, and what is as often true at one vote as at another is one step."""
+    rng = np.random.default_rng(12)
+    truth = rng.random(600) < 0.05
+    votes = np.round(np.clip(0.05 * rng.random(600) + np.where(truth, 0.05 * rng.random(600), 0.0), 0, 1), 3)[:, None]
+    steps = fit(Method.ISOTONIC, votes, truth[:, None], np.array([0.05]), np.array([True]), exclusive=False)
+    fitted = steps.apply(votes)[:, 0]
+    assert len(np.unique(fitted)) == len(np.unique(votes)) and (np.diff(fitted[np.argsort(votes[:, 0])]) >= 0).all()
+    points = [at_sensitivity(scores, truth, 0.9) for scores in (fitted, votes[:, 0])]
+    assert points[0].specificity == points[1].specificity > 0
+    plain = (fitted - 1e-3 * votes[:, 0]) / (1 - 1e-3)  # the steps themselves, by which this is seen to matter
+    assert at_sensitivity(np.round(plain, 9), truth, 0.9).specificity < points[0].specificity
+
+
 def test_kept_until_a_tenth_has_changed_and_worked_out_once() -> None:
     kept, calls = Kept(), list[int]()
 

@@ -9,7 +9,9 @@ ways, chosen by the Brier score on patient-disjoint folds:
   factor (Guo et al., "On calibration of modern neural networks", ICML 2017; there towards equal probabilities, here
   towards base rates, so that votes worth nothing end as the base rate and not as one half).
 * ``isotonic``: for each value a step function that never falls (Zadrozny, Elkan, "Transforming classifier scores into
-  accurate multiclass probability estimates", KDD 2002), scaled to a sum of 1 where a case has one value.
+  accurate multiclass probability estimates", KDD 2002), scaled to a sum of 1 where a case has one value. Where it is
+  flat it leans by a thousandth towards the votes: thresholds are chosen on probabilities, and on a wide step there
+  would be none to choose.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ Probabilities = npt.NDArray[np.float64]  # [n, values], 0 to 1
 Truth = npt.NDArray[np.bool_]  # [n, values]
 Flags = npt.NDArray[np.bool_]
 
+_LEAN = 1e-3  # share of the votes themselves in a step
 _LEAST = 1e-9  # of a probability whose logarithm is taken
 _MOST_FACTOR = 4.0
 
@@ -79,7 +82,7 @@ class Calibrator:
             out = scaled(votes, self.rates, self.factor, exclusive=self.exclusive)
         elif self.method is Method.ISOTONIC:
             columns = [
-                column if step is None else step.predict(column)
+                column if step is None else (1.0 - _LEAN) * step.predict(column) + _LEAN * column
                 for column, step in zip(votes.T, self.steps, strict=True)
             ]
             out = np.stack(columns, axis=1)
