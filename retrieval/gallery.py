@@ -11,9 +11,8 @@ from typing import Self
 
 import numpy as np
 
-from retrieval.background import Background, Placed, RandomPairs
 from retrieval.catalog import Binding, Catalog, Outcome
-from retrieval.composed import as_one_vector, check_rerank, composition_of, full_ranking, met_by, yardstick_of
+from retrieval.composed import check_rerank
 from retrieval.encoders import open_encoder
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.bound import binding_of, bound_pooling, mending, new_pooling, open_bound
@@ -21,22 +20,15 @@ from retrieval.encoders.paths.prepare import follow_choice
 from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerprint, most_frames, pool
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
-from retrieval.evidence.closeness import DEPTH
 from retrieval.evidence.kept import Kept
-from retrieval.evidence.usual import Norms
-from retrieval.evidence.verdict import verdict_on
 from retrieval.filters import Filter
 from retrieval.fusion import check_weight
-from retrieval.hits import hits_of
 from retrieval.live import LiveIndex
 from retrieval.privacy import Secret
-from retrieval.prompts import GENERAL
-from retrieval.ranking import search_grouped
-from retrieval.scope import scope_of
-from retrieval.selections import Selections
+from retrieval.searching import Searching, Terms
 from retrieval.settings import Settings
 from retrieval.snapshot import Snapshot
-from retrieval.space import Space, placed
+from retrieval.space import Space
 from retrieval.storage import make_directory, storing
 from retrieval.types import (
     Case,
@@ -49,11 +41,9 @@ from retrieval.types import (
     Query,
     SamePatient,
     SearchResult,
-    UnitRows,
 )
 
 MAX_K = 1000
-RERANK_CANDIDATES = 100
 TEXT_WEIGHT = 0.5  # share of a sentence beside an image, unless another is stated
 
 
@@ -74,11 +64,8 @@ class Gallery:
         self.pooling = pooling
         self.fingerprint = gallery_fingerprint(encoder.card, pooling)
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
-        self._backgrounds: dict[str, Background] = {}  # by the fingerprint of the space
-        self._norms = Norms()
         self.kept = Kept()
-        self._general: UnitRows | None = None
-        self._selections = Selections()
+        self._searching = Searching(catalog, encoder)
 
     @classmethod
     def open(
@@ -131,13 +118,9 @@ class Gallery:
 
     def warm_up(self) -> None:
         """Do now what the first search would wait for: check and open the index, and run the encoder once."""
-        snapshot = self._live.refresh()
-        self._random_pairs(snapshot)
-        self._norms.of(self.catalog, snapshot)
+        self._searching.warm_up(self._live.refresh())
         if self.encoder.card.encodes and self.encoder.card.volume is None:
             self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
-        if self.encoder.card.text:
-            self._general_sentences()
 
     @property
     def most_frames(self) -> int:
@@ -172,11 +155,6 @@ class Gallery:
         """A sentence in the images' space. UsageError when the gallery's encoder has no text tower."""
         rows = text_encoder(self.encoder).encode_text([text])
         return Embedding(rows[0], rows, (0,))
-
-    def _general_sentences(self) -> UnitRows:
-        if self._general is None:
-            self._general = text_encoder(self.encoder).encode_text(GENERAL)
-        return self._general
 
     # asking
 
@@ -258,51 +236,8 @@ class Gallery:
         check_rerank(query, rerank=rerank)
         started = time.perf_counter()
         with self._live.agreeing(self.catalog.one_state) as snapshot:
-            found = self._found(snapshot, query, k, filters, same_patient, group, rerank=rerank)
+            found = self._searching.answer(snapshot, query, Terms(k, filters, same_patient, group, rerank))
         return replace(found, took_ms=(time.perf_counter() - started) * 1e3)
-
-    def _found(
-        self,
-        snapshot: Snapshot,
-        query: Query,
-        k: int,
-        filters: Filter | None,
-        same_patient: SamePatient,
-        group: GroupBy,
-        *,
-        rerank: bool,
-    ) -> SearchResult:
-        """``search`` in one state of the gallery; the time it took is not in it."""
-        query = placed(query, snapshot.space)
-        allowed, excluded = scope_of(self.catalog, query, filters, same_patient, snapshot.heads, self._selections)
-        asked = as_one_vector(query)
-        ranking = full_ranking(snapshot, query, allowed, excluded) if query.fusion is Fusion.RRF else None
-        found = search_grouped(
-            ranking.search if ranking else lambda n: snapshot.search(asked.vector[None, :], n, allowed, excluded),
-            lambda keys: self.catalog.groups(keys, group),
-            max(k, RERANK_CANDIDATES if rerank else DEPTH),
-        )
-        pairs = self._random_pairs(snapshot, query.text_weight)
-        met = met_by(snapshot, query, found.keys, ranking)
-        hits = hits_of(self.catalog, query, asked, found, k, pairs, snapshot.space, met=met, rerank=rerank)
-        verdict = verdict_on(self.catalog, snapshot, self._norms, query, found, hits, pairs, group)
-        return SearchResult(
-            hits=hits,
-            encoder=self.encoder.card.name,
-            fingerprint=snapshot.space.fingerprint,
-            generation=snapshot.generation,
-            gallery_size=len(snapshot),
-            plan=found.plan.name,
-            candidates=found.plan.candidates,
-            exhaustive=found.plan.exhaustive,
-            no_confident_match=bool(verdict.reasons),
-            took_ms=0.0,
-            yardstick=yardstick_of(query),
-            composition=composition_of(query),
-            reasons=verdict.reasons,
-            cautions=verdict.cautions,
-            p_value=verdict.p_value,
-        )
 
     def snapshot(self) -> Snapshot:
         """The vectors as they are now, for reading many; within ``catalog.one_state`` of the same moment as that."""
@@ -316,11 +251,6 @@ class Gallery:
         if space.head is None:
             return ""
         return next((row.name for row in self.catalog.adapters() if row.sha256 == space.head.sha256), "")
-
-    def _random_pairs(self, snapshot: Snapshot, text_weight: float = 0.0) -> RandomPairs:
-        space = snapshot.space
-        background = self._backgrounds.setdefault(space.fingerprint, Background())
-        return background.of(Placed(self.catalog, space), len(snapshot), text_weight, self._general_sentences)
 
     def state(self) -> GalleryState:
         """What is live now. Replays other processes' writes first."""
