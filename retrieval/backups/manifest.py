@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from retrieval.checksummed import checksum_name, read_checksummed, write_checksummed
 from retrieval.errors import StoreError, StoreTooNew, UsageError
 from retrieval.manifest import FileFact
 
 FORMAT = 1
 MANIFEST = "backup.json"
-CHECKSUM = "backup.json.sha256"
+CHECKSUM = checksum_name(MANIFEST)
 CATALOG = "catalog.sqlite3"
 KEY = "secret.key"
 
@@ -67,9 +66,7 @@ class BackupManifest:
 
 def write_manifest(place: Path, manifest: BackupManifest) -> None:
     """Write manifest and checksum, fsynced."""
-    data = manifest.to_bytes()
-    _write(place / MANIFEST, data)
-    _write(place / CHECKSUM, f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode())
+    write_checksummed(place, MANIFEST, manifest.to_bytes(), 0o600)
 
 
 def read_backup(source: Path) -> BackupManifest:
@@ -78,19 +75,11 @@ def read_backup(source: Path) -> BackupManifest:
     UsageError when ``source`` is no backup, StoreError when its manifest is damaged, StoreTooNew for a later format.
     """
     try:
-        data = (source / MANIFEST).read_bytes()
-        stated = (source / CHECKSUM).read_bytes()
+        data = read_checksummed(source, MANIFEST)
     except OSError as error:
         raise UsageError(
             f"'{source}' is no backup: expected a directory made by precedent backup, with {MANIFEST} and {CHECKSUM}."
         ) from error
-    if stated != f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode():
+    if data is None:
         raise StoreError(f"{MANIFEST} does not have the SHA-256 in {CHECKSUM}: the backup is damaged. Use another one.")
     return BackupManifest.parse(data)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

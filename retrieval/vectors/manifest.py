@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
 from retrieval.catalog import Binding
+from retrieval.checksummed import checksum_name, read_checksummed, write_checksummed
 from retrieval.errors import StoreError, StoreTooNew, UsageError
 from retrieval.manifest import FileFact
 
 FORMAT = 1
 MANIFEST = "precedent-vectors.json"
-CHECKSUM = f"{MANIFEST}.sha256"
+CHECKSUM = checksum_name(MANIFEST)
 VECTORS, METADATA = "img_emb", "metadata"
 SLICES, SLICE_METADATA = "slice_emb", "slice_metadata"
 
@@ -89,15 +88,7 @@ def is_export(folder: Path) -> bool:
 
 def write_manifest(place: Path, manifest: VectorManifest) -> None:
     """Write manifest and checksum, fsynced."""
-    data = manifest.to_bytes()
-    for name, content in (
-        (MANIFEST, data),
-        (CHECKSUM, f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()),
-    ):
-        with (place / name).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    write_checksummed(place, MANIFEST, manifest.to_bytes())
 
 
 def read_manifest(folder: Path) -> VectorManifest:
@@ -106,12 +97,12 @@ def read_manifest(folder: Path) -> VectorManifest:
     UsageError when the folder is no export, StoreError when its manifest is damaged, StoreTooNew for a later format.
     """
     try:
-        data, stated = (folder / MANIFEST).read_bytes(), (folder / CHECKSUM).read_bytes()
+        data = read_checksummed(folder, MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"'{folder}' is no export of Precedent: expected {MANIFEST} and {CHECKSUM} in it. For vectors from "
             "elsewhere say what made them: --encoder-name NAME."
         ) from error
-    if stated != f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode():
+    if data is None:
         raise StoreError(f"{MANIFEST} does not match its checksum: it was damaged or edited. Export again.")
     return VectorManifest.parse(data)
