@@ -12,8 +12,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.indexes.judged import Nominated, products
+from retrieval.indexes.judged import Nominated
 from retrieval.indexes.library import load_faiss
+from retrieval.indexes.noise import Noise, seen
 from retrieval.indexes.projection import Placed
 from retrieval.indexes.rows import Rows
 from retrieval.types import UnitRows
@@ -21,20 +22,38 @@ from retrieval.types import UnitRows
 LISTS_FROM = 50_000  # with fewer rows all codes are gone through in a fifth of a millisecond
 _LIST_GROWTH = 8.0  # times the number of lists is about the square root of the number of rows
 _ROUNDS = 10  # of k-means
-_SEEN = 600  # rows by whose codes the noise is measured
+_AT_LEAST = 2  # lists that are gone through, however near the first one is
 
 Selected = npt.NDArray[np.bool_]  # [rows]: what may be returned
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """Of similarities as codes tell them. Unit rows have similarity 1 - (squared distance) / 2; codes tell the part of
-    that distance within the directions, and the query's own part outside of them is known. ``offset``: what takes
-    the place of the 1, on average; ``spread``: standard deviation of what similarities are then off by.
-    """
+class Walk:
+    """``lists`` int64 [queries, n]: those nearest to each query, nearest first; -1 for those not to be gone through.
+    ``distances`` float32 [queries, n]: squared, to their middles."""
 
-    offset: float
-    spread: float
+    lists: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float32]
+
+    def within(self, reach: int) -> npt.NDArray[np.intp]:
+        """[queries]: how many lists are no further than ``reach`` per cent of the nearest one; all of them for 0. Who
+        lies in the midst of a list has neighbours in no other (Chen et al., "SPANN", NeurIPS 2021)."""
+        if not reach:
+            return np.full(len(self.lists), self.lists.shape[1])
+        far = self.distances > np.float32(reach / 100) * self.distances[:, :1]
+        counts: npt.NDArray[np.intp] = np.maximum(far.shape[1] - far.sum(axis=1), min(_AT_LEAST, far.shape[1]))
+        return counts
+
+    def first(self, counts: npt.NDArray[np.intp]) -> Walk:
+        """So many lists of each query, and no more columns than the longest walk needs."""
+        most = int(counts.max(initial=1))
+        lists = self.lists[:, :most]
+        if (counts < most).any():
+            lists = np.where(np.arange(most) < counts[:, None], lists, -1)
+        return Walk(lists, self.distances[:, :most])
+
+    def of(self, chosen: slice | npt.NDArray[np.bool_]) -> Walk:
+        return Walk(self.lists[chosen], self.distances[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +83,43 @@ class Codes:
     def lists(self) -> int:
         return int(self.index.nlist)
 
+    def nearest(self, placed: Placed, most: int) -> Walk:
+        """The ``most`` lists nearest to each query."""
+        distances, lists = self.index.quantizer.search(placed.rows, min(most, self.lists))
+        return Walk(lists, distances)
+
     def near(
-        self, placed: Placed, wanted: int, probes: int | None = None, selected: Selected | None = None
+        self, placed: Placed, wanted: int, walk: Walk | None = None, selected: Selected | None = None
     ) -> Nominated:
-        """Up to ``wanted`` nominees of each query from its ``probes`` nearest lists; None for all lists."""
-        parameters = _through(probes or self.lists)
-        if selected is not None:
-            faiss = load_faiss()
-            chosen = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
-            parameters = faiss.SearchParametersIVF(nprobe=probes or self.lists, sel=chosen)
-        distances, nominees = self.index.search(placed.rows, wanted, params=parameters)
-        likely = self.noise.offset - (distances + placed.outside[:, None]) / 2
-        return Nominated(nominees, likely, self.noise.spread)
+        """Up to ``wanted`` nominees of each query from the lists of ``walk``; None for all lists."""
+        walk = walk or self.nearest(placed, self.lists)
+        shape = (len(placed), wanted)
+        distances, nominees = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        arrays = [np.ascontiguousarray(each) for each in (placed.rows, walk.lists, walk.distances)]
+        rows, lists, middles, far, who = map(load_faiss().swig_ptr, (*arrays, distances, nominees))
+        through = _through(walk.lists.shape[1], selected)
+        self.index.search_preassigned_c(len(placed), rows, wanted, lists, middles, far, who, False, through)
+        return Nominated(nominees, self.noise.likely(distances, placed), self.noise.spread)
 
     def measured(self, queries: UnitRows, placed: Placed, rows: Rows) -> Codes:
         """With the noise that these queries meet in rows from everywhere."""
-        seen = np.zeros(len(rows), bool)
-        seen[np.linspace(0, len(rows) - 1, _SEEN, dtype=np.intp)] = True
-        found = Codes(self.index, Noise(0.0, 0.0)).near(placed, int(seen.sum()), None, seen)
-        off = products(queries, rows.vectors, found.nominees) - found.likely
-        return Codes(self.index, Noise(float(off.mean(dtype=np.float64)), float(off.std(dtype=np.float64))))
+        among = np.zeros(len(rows), bool)
+        among[seen(len(rows))] = True
+        found = Codes(self.index, Noise(0.0, 0.0)).near(placed, int(among.sum()), None, among)
+        distances = -2 * found.likely - placed.outside[:, None]
+        return Codes(self.index, Noise.met(queries, placed, rows, found.nominees, distances))
+
+
+def _through(probes: int, selected: Selected | None) -> Any:
+    if selected is None:
+        return _through_all_rows(probes)
+    faiss = load_faiss()
+    chosen = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
+    return faiss.SearchParametersIVF(nprobe=probes, sel=chosen)
 
 
 @lru_cache(maxsize=64)  # made once: it takes longer than a list
-def _through(probes: int) -> Any:
+def _through_all_rows(probes: int) -> Any:
     return load_faiss().SearchParametersIVF(nprobe=probes)
 
 

@@ -37,6 +37,7 @@ _TRAIN_ROWS = 65536
 _BLOCK = 16384
 _SPARE = 24  # nominated beyond k at first
 _WORTH = 8  # nominating more than one in so many costs more than scoring them all
+_TOGETHER = 16  # so many queries are sooner scored against the float32 rows at once than against the codes one by one
 
 Row = npt.NDArray[np.float32]  # one query [dim]
 
@@ -143,7 +144,8 @@ class FaissIndex(Stored):
         queries, allowed = scan.check_search(queries, state.rows.dim, k, allowed)
         positions = None if allowed is None else state.rows.positions(allowed)
         chosen = choose_scan(len(state.rows), None if positions is None else len(positions), COMPRESSED)
-        if state.codes is None or chosen is Scan.GATHER:
+        together = len(queries) >= _TOGETHER and (positions is not None or self.exhaustive)
+        if state.codes is None or chosen is Scan.GATHER or together:
             return scan.search(queries, state.rows, k, positions, gather=chosen is Scan.GATHER)
         keys, sims = scan.no_answers(len(queries), k)
         for i, query in enumerate(queries):

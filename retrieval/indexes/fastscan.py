@@ -27,17 +27,20 @@ from retrieval.planner import CODED, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
 FACTS_FILE = "fastscan.json"
-_OPTIONS = re.compile(r"(dims|lists|probes|take|wide)=([1-9]\d{0,4})")
+_OPTIONS = re.compile(r"(dims|lists|probes|reach|look|take|wide)=([1-9]\d{0,4})")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``dims``: directions that codes keep; ``lists`` into which rows are sorted, of which ``probes`` are gone through,
-    and ``take`` rows then read; ``wide``: how many when all codes are gone through. 0: to be found by measurement."""
+    """``dims``: directions that codes keep; ``lists`` into which rows are sorted, of which at most ``probes`` are gone
+    through, those within ``reach``, ``look`` nominees looked at more closely, and ``take`` rows then read; ``wide``:
+    how many when all codes are gone through (see ``Effort``). 0: to be found by measurement."""
 
     dims: int = 0
     lists: int = 0
     probes: int = 0
+    reach: int = 0
+    look: int = 0
     take: int = 0
     wide: int = 0
 
@@ -58,12 +61,12 @@ class Shape:
         return cls(**found)
 
     def __str__(self) -> str:
-        stated = ((name, getattr(self, name)) for name in ("dims", "lists", "probes", "take", "wide"))
+        stated = ((name, getattr(self, name)) for name in ("dims", "lists", "probes", "reach", "look", "take", "wide"))
         return ",".join(f"{name}={value}" for name, value in stated if value)
 
     @property
     def effort(self) -> Effort:
-        return Effort(self.probes, self.take, self.wide)
+        return Effort(self.probes, self.reach, self.look, self.take, self.wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class FastScanIndex(Stored):
     @classmethod
     def build(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int, options: str = "") -> Self:
         shape = Shape.parse(options)
-        index = cls(shape, _coded(Rows.written(directory, batches, dim), shape))
+        index = cls(shape, _coded(Rows.written(directory, batches, dim), shape, directory))
         index._save_nomination(directory)
         return index
 
@@ -158,10 +161,12 @@ class FastScanIndex(Stored):
         return cls(shape, _State(rows, nomination, shape))
 
 
-def _coded(rows: Rows, stated: Shape) -> _State:
+def _coded(rows: Rows, stated: Shape, directory: Path | None = None) -> _State:
     if len(rows) < CODED_FROM:
         return _State(rows, None, stated)
-    nomination = Nomination.over(rows, min(stated.dims, rows.dim), stated.lists)
+    nomination = Nomination.over(rows, min(stated.dims, rows.dim), stated.lists, directory)
     effort = measured(nomination, rows, stated.effort)
+    if not effort.look:
+        nomination = nomination.without_places(directory)
     lists = 0 if nomination.lists is None else nomination.lists.lists
     return _State(rows, nomination, Shape(nomination.whole.index.d, lists, *astuple(effort)))

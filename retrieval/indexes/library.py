@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,3 +27,16 @@ def write_index(path: Path, index: Any) -> None:
     faiss = load_faiss()
     with open(path, "wb") as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """One query is answered sooner by one thread than by several that must be woken; the setting is this thread's."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    if wanted:
+        faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

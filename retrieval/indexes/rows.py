@@ -37,9 +37,10 @@ def check_unit_rows(vectors: npt.ArrayLike, dim: int, what: str = "vectors") -> 
         )
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
-        norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-        bad = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE + _ROUNDING))  # not <=, so that NaN counts as bad
-        if len(bad):
+        norms = np.sqrt(np.vecdot(block, block))
+        fit = np.abs(norms - 1.0) <= UNIT_TOLERANCE + _ROUNDING  # so that NaN is not
+        if not fit.all():
+            bad = np.flatnonzero(~fit)
             raise UsageError(
                 f"Expected {what} that are finite and of length 1, got length {norms[bad[0]]} in row {start + bad[0]}: "
                 "normalise them to unit length."
@@ -205,10 +206,16 @@ class Rows:
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """A ``.npy`` file, as ``numpy.save`` writes it; but on a full disk the error says that it is full."""
-    contiguous = np.ascontiguousarray(array)
+    save_blocks(path, array.shape, [np.ascontiguousarray(array)])
+
+
+def save_blocks(path: Path, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Any]]) -> None:
+    """A ``.npy`` file of that shape, written block by block."""
     with open(path, "wb") as file:
-        _write_header(file, contiguous.dtype, contiguous.shape)
-        file.write(contiguous.data)
+        for number, block in enumerate(blocks):
+            if not number:
+                _write_header(file, block.dtype, shape)
+            file.write(block.data)
 
 
 class RowsWriter:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import UsageError
+from retrieval.indexes.products import products, products_of_one
 from retrieval.indexes.rows import Positions, Rows, check_unit_rows
 from retrieval.types import Keys, Similarities, UnitRows
 
@@ -18,6 +19,7 @@ NO_KEY = -1
 NO_SIMILARITY = -np.inf
 _SCORES = 1 << 22  # similarities held at once
 _GATHERED = 1 << 21  # values of rows copied at once
+_COPIED_FROM = 4  # queries from which rows are copied together sooner than each reads them where they lie
 _RESCORED = 1 << 15  # float64 values held at once: what stays in a core's own cache
 
 
@@ -47,7 +49,7 @@ def search(
 ) -> tuple[Keys, Similarities]:
     """The k best of ``rows`` (or of those at ``positions``), best first, ties by key; padded with -1 and -inf.
 
-    ``gather``: copy the selected rows together (good for few) rather than read all and mask (good for many).
+    ``gather``: score the selected rows alone (good for few) rather than all, and mask (good for many).
     """
     keys, sims = no_answers(len(queries), k)
     if not len(rows) or (positions is not None and not len(positions)):
@@ -109,7 +111,7 @@ def _nominate(queries: UnitRows, rows: Rows, k: int, positions: Positions | None
     for start in range(0, total, block):
         stop = min(start + block, total)
         chosen = None if positions is None else positions[start:stop]
-        scores = queries @ (rows.vectors[start:stop] if chosen is None else rows.vectors[chosen]).T
+        scores = _scores(queries, rows.vectors[start:stop] if chosen is None else rows.vectors, chosen)
         if masked is not None:
             scores[:, masked[start:stop]] = NO_SIMILARITY
         best = _largest(np.concatenate([best, _largest(scores, k)], axis=1), k)
@@ -121,6 +123,17 @@ def _nominate(queries: UnitRows, rows: Rows, k: int, positions: Positions | None
     return [
         np.concatenate([at[score >= low] for at, score in found]) for found, low in zip(nominated, floor, strict=True)
     ]
+
+
+def _scores(queries: UnitRows, vectors: UnitRows, chosen: Positions | None) -> Similarities:
+    """Inner products [q, n] with all of ``vectors`` or with those chosen: copied together only for many queries."""
+    if chosen is None:
+        return queries @ vectors.T
+    if len(queries) > _COPIED_FROM:
+        return queries @ vectors[chosen].T
+    if len(queries) == 1:
+        return products_of_one(queries[0], vectors, chosen)[None, :]
+    return products(queries, vectors, np.broadcast_to(chosen, (len(queries), len(chosen))))
 
 
 def _largest(scores: Similarities, k: int) -> Similarities:

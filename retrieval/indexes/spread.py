@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.indexes.codes import Walk
 from retrieval.indexes.library import load_faiss
 
 AMPLE = 1.5
@@ -40,13 +41,18 @@ class Spread:
         return cls(sizes, sample)
 
     def probes(
-        self, index: Any, placed: npt.NDArray[np.float32], selected: npt.NDArray[np.bool_], probes: int, k: int
+        self, walk: Walk, unfiltered: npt.NDArray[np.intp], selected: npt.NDArray[np.bool_], k: int
     ) -> npt.NDArray[np.intp]:
-        """How many lists each query [q, directions] must go through to meet k that are ``selected``; 0 where going
-        through all codes is cheaper."""
-        near = index.quantizer.search(placed, max(1, len(self.sizes) // _WORTH))[1]
+        """How many lists of its ``walk`` each query must go through to meet k that are ``selected``; 0 where going
+        through all codes is cheaper. ``unfiltered`` [queries]: how many it goes through without a filter."""
+        near = walk.lists[:, : self.worth]
         rows = self.sizes[near].cumsum(axis=1)
         passing = (self.sizes * selected[self.sample].mean(axis=1))[near].cumsum(axis=1)
-        met = AT * (np.arange(1, near.shape[1] + 1) / probes) ** 2 * passing / np.maximum(rows, 1)
+        met = AT * (np.arange(1, near.shape[1] + 1) / unfiltered[:, None]) ** 2 * passing / np.maximum(rows, 1)
         enough = met >= AMPLE * k
         return np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, 0)
+
+    @property
+    def worth(self) -> int:
+        """The most lists that are gone through under a filter."""
+        return max(1, len(self.sizes) // _WORTH)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.indexes import scan
-from retrieval.indexes.codes import Selected
+from retrieval.indexes.codes import Selected, Walk
 from retrieval.indexes.effort import Effort
-from retrieval.indexes.judged import Nominated, judged
-from retrieval.indexes.library import load_faiss
+from retrieval.indexes.judged import Care, Doubt, Nominated, judged
+from retrieval.indexes.library import one_thread
 from retrieval.indexes.nomination import Nomination
 from retrieval.indexes.projection import Placed
 from retrieval.indexes.rows import Rows
+from retrieval.indexes.spread import AT
 from retrieval.planner import PLAIN, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
-# Where the worst answer was so many standard deviations of the noise above what the last nominee's code tells, 0.99 and
-# more of the true neighbours were found under every filter tried, and hardly another answer was doubted
-# (docs/benchmarks.md). Whoever is nominated among all codes may have been by luck: more is asked of them.
-SURE_NEAR, SURE = 1.25, 1.75
-WORTH = 3  # reading more than one row in so many costs more than scoring them all
+# Whoever was not read may be nearer when his code tells so many standard deviations of the noise less than the worst
+# answer. 0.99 and more of the true neighbours were then found under every filter tried (docs/benchmarks.md). Among all
+# codes someone may be nominated by luck, and where what may be returned lies far away, codes are off by other amounts
+# than elsewhere: more is asked of them.
+SURE_NEAR, SURE, SURE_OWN = 1.25, 2.0, 3.0
+FIRST = 128  # read of all codes' nominees in any case; so many tell how far off codes are
+SPARE = 2  # times as many are nominated by lists as are read in any case
+WIDE = 8  # and by all codes: they are asked where nothing is known to be near
+_CHEAP = 4096  # nominees of whom few are read: hardly more than a thousand cost
 _WIDER = 4
+WORTH = 3  # reading more than one row in so many costs more than scoring them all
+_GROUP = 256  # queries answered together, so that the memory of their nominees is bounded
 
 Asked = slice | npt.NDArray[np.bool_]  # of several queries
 EVERYONE = slice(None)
@@ -34,42 +40,80 @@ def search(
     queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, selected: Selected | None
 ) -> tuple[Keys, Similarities]:
     """The k best of ``rows``, or of those ``selected``, best first, ties by key; padded with -1 and -inf."""
+    parts = [
+        _search(queries[at : at + _GROUP], rows, k, nomination, effort, selected)
+        for at in range(0, len(queries), _GROUP)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([keys for keys, _ in parts]), np.concatenate([sims for _, sims in parts])
+
+
+def _search(
+    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, selected: Selected | None
+) -> tuple[Keys, Similarities]:
     keys, sims = scan.no_answers(len(queries), k)
     doubt = np.ones(len(queries), bool)
 
-    def answer(asked: Asked, nominated: Nominated, sure: float) -> None:
-        keys[asked], sims[asked] = judged(queries[asked], rows, nominated.nominees, k)
-        doubt[asked] = nominated.doubtful(sims[asked, -1], sure)
+    def answer(asked: Asked, nominated: Nominated, care: Care) -> None:
+        keys[asked], sims[asked], doubt[asked] = judged(queries[asked], rows, nominated, care, k)
 
-    with _one_thread(len(queries) == 1):
+    with one_thread(len(queries) == 1):
         placed = nomination.projection.of(queries)
-        for asked, nominated in _by_lists(placed, k, nomination, effort, selected):
-            answer(asked, nominated, SURE_NEAR)
-        wide, available = effort.wide, len(rows) if selected is None else int(np.count_nonzero(selected))
-        while doubt.any() and wide * WORTH < available:
-            asked = EVERYONE if doubt.all() else doubt.copy()
-            answer(asked, nomination.whole.near(placed.of(asked), wide, None, selected), SURE)
-            wide *= _WIDER
+        for asked, nominated, care in _nearby(placed, k, nomination, effort, selected):
+            answer(asked, nominated, care)
+        if doubt.any():
+            for asked, nominated, care in _by_all(placed, k, nomination, effort, selected, doubt):
+                answer(asked, nominated, care)
     if doubt.any():
         keys[doubt], sims[doubt] = _exact(queries[doubt], rows, k, selected)
     return keys, sims
 
 
-def _by_lists(
+def _nearby(
     placed: Placed, k: int, nomination: Nomination, effort: Effort, selected: Selected | None
-) -> Iterator[tuple[Asked, Nominated]]:
-    """Which queries can be answered by the lists nearest to them, and by whom."""
+) -> Iterator[tuple[Asked, Nominated, Care]]:
+    """Which queries can be answered by the lists nearest to them, or by all codes where there are no lists, and by
+    whom."""
     lists, spread = nomination.lists, nomination.spread
     if lists is None or spread is None:
+        if selected is None:
+            take = max(effort.wide, k)
+            yield EVERYONE, nomination.whole.near(placed, SPARE * take), Care(take, SURE)
         return
+    walk = lists.nearest(placed, effort.probes if selected is None else max(effort.probes, spread.worth))
+    counts = walk.within(effort.reach)
+    if k > AT:  # they lie further away
+        counts = np.minimum(np.ceil(counts * (k / AT) ** 0.5).astype(np.intp), walk.lists.shape[1])
+    take, finer = max(effort.take, k), nomination.finer if effort.look else None
+    look = max(effort.look, k) if finer else SPARE * take
+
+    def found(placed: Placed, look: int, walk: Walk) -> Nominated:
+        nominated = lists.near(placed, look, walk, selected)
+        return finer.of(placed, nominated) if finer else nominated
+
     if selected is None:
-        yield EVERYONE, lists.near(placed, effort.take, effort.probes)
+        yield EVERYONE, found(placed, look, walk.first(counts)), Care(take, SURE_NEAR)
         return
-    probes = spread.probes(lists.index, placed.rows, selected, effort.probes, k)
-    if probes.any():
-        asked = EVERYONE if probes.all() else probes > 0
-        take = min(effort.wide, 2 * effort.take)  # who passes is further away, where codes tell less
-        yield asked, lists.near(placed.of(asked), take, int(probes.max()), selected)
+    counts = spread.probes(walk, np.maximum(counts, effort.probes // 2), selected, k)
+    if counts.any():
+        asked = EVERYONE if counts.all() else counts > 0
+        walk = walk.of(asked).first(counts[asked])
+        # Who passes is further away, where codes tell less.
+        yield asked, found(placed.of(asked), 2 * look, walk), Care(2 * take, SURE, SURE_OWN)
+
+
+def _by_all(
+    placed: Placed, k: int, nomination: Nomination, effort: Effort, selected: Selected | None, doubt: Doubt
+) -> Iterator[tuple[Asked, Nominated, Care]]:
+    """More and more of all codes' nominees for those in ``doubt``, until it costs more than to score all."""
+    care = Care(max(FIRST, FIRST * k // AT), SURE, SURE_OWN)
+    wide = max(WIDE * effort.wide, SPARE * care.first)
+    available = nomination.whole.index.ntotal if selected is None else int(np.count_nonzero(selected))
+    while doubt.any() and wide < available and (wide <= _CHEAP or wide * WORTH < available):
+        asked = EVERYONE if doubt.all() else doubt.copy()
+        yield asked, nomination.whole.near(placed.of(asked), wide, None, selected), care
+        wide *= _WIDER
 
 
 def _exact(queries: UnitRows, rows: Rows, k: int, selected: Selected | None) -> tuple[Keys, Similarities]:
@@ -78,16 +122,3 @@ def _exact(queries: UnitRows, rows: Rows, k: int, selected: Selected | None) -> 
     positions = np.flatnonzero(selected)
     gather = choose_scan(len(rows), len(positions), PLAIN) is Scan.GATHER
     return scan.search(queries, rows, k, positions, gather=gather)
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """One query is answered sooner by one thread than by several that must be woken; the setting is this thread's."""
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads()
-    if wanted:
-        faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

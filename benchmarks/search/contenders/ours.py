@@ -80,11 +80,14 @@ def _others(index: VectorIndex, folder: Path) -> tuple[Effort, ...]:
 
 
 def scaled(options: str, times: float) -> str:
-    """``lists=64,probes=8,take=96`` twice is ``lists=64,probes=16,take=192``; no more lists than there are."""
+    """``lists=64,probes=8,take=96`` twice is ``lists=64,probes=16,take=192``; no more lists than there are. What
+    counts of ``reach`` is how far it goes beyond 100 per cent."""
     stated = dict(part.split("=") for part in options.split(","))
     for name in stated.keys() & set(_MEASURED):
         least = 1 if name == "probes" else K
         stated[name] = str(max(least, round(int(stated[name]) * times)))
+    if "reach" in stated:
+        stated["reach"] = str(round(100 + (int(stated["reach"]) - 100) * times))
     if "probes" in stated:
         stated["probes"] = str(min(int(stated["probes"]), int(stated["lists"])))
     return ",".join(f"{name}={value}" for name, value in stated.items())
