@@ -21,6 +21,8 @@ from retrieval.encoders.pooling import Pooling, choose_slices, gallery_fingerpri
 from retrieval.encoders.text import text_encoder
 from retrieval.errors import FingerprintMismatch, UsageError
 from retrieval.evidence.kept import Kept
+from retrieval.evidence.novelty import LEAST_PATIENTS
+from retrieval.evidence.strangers import Strangers
 from retrieval.filters import Filter
 from retrieval.fusion import check_weight
 from retrieval.live import LiveIndex
@@ -65,7 +67,8 @@ class Gallery:
         self.fingerprint = gallery_fingerprint(encoder.card, pooling)
         self._live = LiveIndex(catalog, settings.home, encoder.card.dim, self.fingerprint)
         self.kept = Kept()
-        self._searching = Searching(catalog, encoder)
+        self._strangers = Strangers(settings.home, self.fingerprint, encoder.card.dim)
+        self._searching = Searching(catalog, encoder, self._strangers)
 
     @classmethod
     def open(
@@ -117,10 +120,22 @@ class Gallery:
         self.catalog.close()
 
     def warm_up(self) -> None:
-        """Do now what the first search would wait for: check and open the index, and run the encoder once."""
+        """Do now what the first search would wait for: check and open the index, and run the encoder once; and once
+        for a gallery what no search waits for (``meet_strangers``)."""
+        self.meet_strangers()
         self._searching.warm_up(self._live.refresh())
         if self.encoder.card.encodes and self.encoder.card.volume is None:
             self.encoder.encode([Image(np.full((64, 64), 128, dtype=np.uint8))])
+
+    def meet_strangers(self) -> None:
+        """Let the encoder see what a query is to be told apart from, if it has not yet: ``strangers.COUNT`` frames,
+        kept in the data directory. Nothing where it takes no single frames, or too few cases are on file to tell.
+        """
+        card = self.encoder.card
+        if card.encodes and card.volume is None and len(self) >= LEAST_PATIENTS:
+            self._strangers.meet(
+                lambda images: np.stack([pool(row[None, :], self.pooling) for row in self.encoder.encode(images)])
+            )
 
     @property
     def most_frames(self) -> int:

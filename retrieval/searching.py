@@ -10,6 +10,7 @@ from retrieval.composed import as_one_vector, composition_of, full_ranking, met_
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.text import text_encoder
 from retrieval.evidence.closeness import DEPTH
+from retrieval.evidence.strangers import Strangers
 from retrieval.evidence.usual import Norms
 from retrieval.evidence.verdict import verdict_on
 from retrieval.filters import Filter
@@ -39,11 +40,11 @@ class Terms:
 class Searching:
     """Answers, and what is kept between them: selected keys, random pairs, how close cases usually are."""
 
-    def __init__(self, catalog: Catalog, encoder: Encoder) -> None:
+    def __init__(self, catalog: Catalog, encoder: Encoder, strangers: Strangers) -> None:
         self._catalog = catalog
         self._encoder = encoder
         self._backgrounds: dict[str, Background] = {}  # by the fingerprint of the space
-        self._norms = Norms()
+        self._norms = Norms(strangers)
         self._general: UnitRows | None = None
         self._selections = Selections()
 

@@ -12,6 +12,7 @@ import pytest
 from retrieval import Gallery
 from retrieval.evidence.modalities import kind_of, names_of
 from retrieval.evidence.novelty import ASSURANCE, STRANGE, Agreement
+from retrieval.evidence.strangers import Strangers
 from retrieval.evidence.usual import Norms
 from retrieval.filters import parse
 from retrieval.types import (
@@ -196,7 +197,7 @@ def test_too_small_a_gallery_says_what_it_cannot_tell(tmp_path: Path) -> None:
 
 def test_what_is_usual_is_found_out_again_when_the_gallery_has_doubled_or_halved(tmp_path: Path) -> None:
     with open_gallery(tmp_path) as gallery:
-        world, norms = World(gallery.encoder.card.dim), Norms()
+        world, norms = World(gallery.encoder.card.dim), Norms(Strangers(tmp_path, "none", gallery.encoder.card.dim))
         gallery.add(world.cases(0, 10))
         first = norms.of(gallery.catalog, gallery.snapshot())
         gallery.add(world.cases(1, 10))

@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,6 +82,11 @@ class Told:
     own_with_header: dict[str, Tally] = field(default_factory=dict)
     strange: dict[str, Tally] = field(default_factory=dict)
     apart: dict[str, Tally] = field(default_factory=dict)
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are patients enough for any picture to be refused for being far."""
+        return not any(tally.unsure for tally in self.own.values())
 
 
 def draw_strangers(folder: Path, sets: Path, own: Path | None, seed: int) -> list[Path]:
@@ -147,6 +152,7 @@ def gallery_of(pictures: Sequence[Picture], encoder: Encoder) -> Iterator[Galler
         settings = Settings(home=Path(home), encoder=encoder.card.spec)
         with Gallery.open(settings, create=True, encoder=encoder) as gallery:
             gallery.add([EmbeddedCase(replace(each.case, key=0, duplicate_of=""), each.embedding) for each in pictures])
+            gallery.warm_up()  # as a service does
             yield gallery
 
 
@@ -183,6 +189,24 @@ def examine(name: str, own: Sequence[str], pictures: Sequence[Picture], encoder:
             else:
                 told.strange[kind] = ask(gallery, some)
     return told
+
+
+def pooled(galleries: Sequence[Told]) -> str:
+    """Over all pictures asked of all galleries that have enough patients to tell."""
+    able = [told for told in galleries if told.tells]
+
+    def share(tallies: Iterable[Tally]) -> str:
+        each = list(tallies)
+        refused, asked = sum(tally.refused for tally in each), sum(tally.asked for tally in each)
+        return f"{refused} of {asked} ({refused / max(1, asked):.1%})"
+
+    own = share(tally for told in able for tally in told.own.values())
+    with_header = share(tally for told in able for tally in told.own_with_header.values())
+    strange = share(tally for told in able for tally in told.strange.values())
+    return (
+        f"pooled over the {len(able)} of {len(galleries)} galleries that can tell: of their own kinds refused {own}, "
+        f"with their modality said {with_header}; of others {strange}"
+    )
 
 
 def tell(told: Told) -> bool:
@@ -231,12 +255,15 @@ def main() -> int:
     galleries = {"all sets": sets} | {name: [name] for name in sets}
     galleries |= {f"all but {name}": [other for other in sets if other != name] for name in sets}
     fair = moved(pictures, asked.fitted)
-    short = [
-        name for name, own in galleries.items() if not tell(examine(name, own, fair, encoder, asked.most, asked.seed))
-    ]
+    examined, short = [], []
+    for name, own in galleries.items():
+        examined.append(examine(name, own, fair, encoder, asked.most, asked.seed))
+        if not tell(examined[-1]):
+            short.append(name)
     for name in asked.fitted:
         share = examine(name, [name], pictures, encoder, asked.most, asked.seed).own[name].share
         print(f"apart: {name} with the train part, which the encoder was fitted to: refused {share:.1%}")
+    print(pooled(examined))
     print(f"as promised: {len(galleries) - len(short)} of {len(galleries)}; short: {', '.join(short) or 'none'}")
     return int(bool(short))
 

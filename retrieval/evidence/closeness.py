@@ -2,13 +2,15 @@
 
 ``near`` is the mean similarity to the nearest cases, each of another patient. Kinds of picture that are alike among
 themselves (knees) and kinds that are not (teaching cases) differ in it, and something foreign is often nearest to the
-latter. ``apart`` tells it there: the same mean, less the mean similarity of these nearest cases to one another. A case
-among its own kind is about as like them as they are; what is foreign is less like them than they are.
+latter. A second figure tells it there. Where the encoder has seen strangers it is ``side``, on which side of a boundary
+between them and cases the query lies (``retrieval.evidence.boundary``). Elsewhere it is ``apart``: the same mean, less
+the mean similarity of these nearest cases to one another. A case among its own kind is about as like them as they are;
+what is foreign is less like them than they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +23,13 @@ DEPTH = 5  # nearest cases that are looked at
 
 @dataclass(frozen=True, slots=True)
 class Closeness:
-    """To ``depth`` cases. ``apart`` is None for a single neighbour, which has no others."""
+    """To ``depth`` cases. ``apart`` is None for a single neighbour, which has no others; ``side`` where there is no
+    boundary."""
 
     depth: int
     near: float
     apart: float | None
+    side: float | None = None
 
 
 def closeness(similarities: Similarities, neighbours: UnitRows) -> Closeness:
@@ -51,32 +55,49 @@ def by_depth(similarities: npt.NDArray[np.float32], neighbours: npt.NDArray[np.f
 
 @dataclass(frozen=True, slots=True)
 class UsualCloseness:
-    """That of a sample of cases to so many neighbours each. ``near``, ``apart``: ascending [n]; ``apart`` is empty for
-    one neighbour. ``joint``: of the lower of the two ranks of each case."""
+    """That of a sample of cases to so many neighbours each. ``near``, ``second``: ascending [n]; ``second`` is of
+    ``side`` if ``sided``, else of ``apart``, and empty for one neighbour. ``joint``: of the lower of the two ranks of
+    each case."""
 
     near: Values
-    apart: Values
+    second: Values
+    sided: bool
     joint: Reference
 
     @classmethod
-    def of(cls, near: Values, apart: Values, independent: int, alpha: float, assurance: float) -> UsualCloseness:
-        """``near`` and ``apart`` [n] of the same cases; ``apart`` all NaN for one neighbour."""
-        usual = cls(np.sort(near), np.sort(apart[np.isfinite(apart)]), Reference.of([], 0, alpha, assurance))
-        lower = usual._rank(near, usual.near)
-        if len(usual.apart):
-            lower = np.minimum(lower, usual._rank(apart, usual.apart))
-        return cls(usual.near, usual.apart, Reference.of(lower, independent, alpha, assurance))
+    def of(
+        cls,
+        near: Values,
+        apart: Values,
+        independent: int,
+        alpha: float,
+        assurance: float,
+        side: Values | None = None,
+    ) -> UsualCloseness:
+        """``near``, ``apart`` and, if there is a boundary, ``side`` [n] of the same cases; ``apart`` all NaN for one
+        neighbour."""
+        second = apart if side is None else side
+        usual = cls(
+            np.sort(near), np.sort(second[np.isfinite(second)]), side is not None, Reference.of([], 0, alpha, assurance)
+        )
+        lower = np.minimum(usual._rank(near, usual.near), usual._rank(second, usual.second))
+        return replace(usual, joint=Reference.of(lower, independent, alpha, assurance))
+
+    def second_of(self, found: Closeness) -> float | None:
+        """That figure of a query which ``second`` is of."""
+        return found.side if self.sided else found.apart
 
     def lower(self, found: Closeness) -> float:
         """The lower of the two ranks of a query; it is what ``joint`` is asked about."""
         near = float(self._rank(np.float64(found.near), self.near))
-        if found.apart is None or not len(self.apart):
+        if (second := self.second_of(found)) is None:
             return near
-        return min(near, float(self._rank(np.float64(found.apart), self.apart)))
+        return min(near, float(self._rank(np.float64(second), self.second)))
 
     @staticmethod
     def _rank(values: npt.ArrayLike, reference: Values) -> Values:
-        """How many of the reference are smaller; -1 for what is smaller than all of them, which the smallest is not."""
+        """How many of the reference are smaller; -1 for what is smaller than all of them, which the smallest is not.
+        Infinite where there is no reference."""
         known = np.asarray(values, dtype=np.float64)
         if not len(reference):
             return np.full(known.shape, np.inf)

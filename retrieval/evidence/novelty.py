@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval.evidence.boundary import Boundary
 from retrieval.evidence.closeness import DEPTH, Closeness, UsualCloseness
 from retrieval.evidence.conformal import Values, least_count
 from retrieval.evidence.modalities import kind_of
@@ -25,6 +26,7 @@ from retrieval.types import Attributes, Hit, Query
 STRANGE = 0.04  # at most this share of cases like those on file is called strange for how close it is ...
 CONTRADICTED = 0.01  # ... and this for what its neighbours are: together the 5 % of false alarms that are promised
 ASSURANCE = 0.75  # how sure the first of these is, over the samples that may be drawn
+LEAST_PATIENTS = least_count(STRANGE, ASSURANCE)  # with fewer, nothing is called strange
 ENOUGH = 3  # strange cases that a modality must be granted to be gone by (98 patients): else one odd case would decide
 ANY = ""  # all modalities together
 
@@ -46,10 +48,12 @@ class Agreement:
 @dataclass(frozen=True, slots=True)
 class Usual:
     """What is usual in a gallery. ``closeness``: to 1, 2 ... ``DEPTH`` neighbours, by modality as ``kind_of`` names it
-    and for ``ANY``. ``modalities``: agreement of each modality that there are cases of; ``body_parts``: of each that
-    was sampled. ``complete``: whether hardly a case on file is of an unknown modality."""
+    and for ``ANY``. ``boundary``: between cases and strangers, None where the encoder has seen none, or too few
+    patients are on file. ``modalities``: agreement of each modality that there are cases of; ``body_parts``: of each
+    that was sampled. ``complete``: whether hardly a case on file is of an unknown modality."""
 
     closeness: Mapping[str, tuple[UsualCloseness, ...]]
+    boundary: Boundary | None
     modalities: Mapping[str, Agreement]
     body_parts: Mapping[Told, Agreement]
     complete: bool
@@ -84,8 +88,7 @@ def _judge_closeness(usual: Usual, modality: str, found: Closeness) -> Judgement
         kind = ANY
     among = usual.closeness[kind][found.depth - 1]
     if not among.joint.can_tell:
-        needed = least_count(STRANGE, ASSURANCE)
-        told = f"{among.joint.independent}, where {needed} are needed"
+        told = f"{among.joint.independent}, where {LEAST_PATIENTS} are needed"
         return Judgement(cautions=(f"Too few patients are on file to tell whether this query is like them: {told}.",))
     lower = among.lower(found)
     p_value = among.joint.p_value(lower)
@@ -99,13 +102,15 @@ def _judge_closeness(usual: Usual, modality: str, found: Closeness) -> Judgement
 def _why(among: UsualCloseness, found: Closeness, whose: str) -> str:
     """By the figure that is the less usual of the two."""
     nearer = 1 - _below(found.near, among.near)
-    if found.apart is None or (closer := 1 - _below(found.apart, among.apart)) <= nearer:
+    second = among.second_of(found)
+    if second is None or (surer := 1 - _below(second, among.second)) <= nearer:
         nearest = "nearest case is" if found.depth == 1 else f"{found.depth} nearest cases are"
         return f"The {nearest} less similar ({found.near:.2f}) than those of {_percent(nearer)} of the {whose}"
-    another = found.near - found.apart
+    if among.sided:
+        return f"The query is more like drawings of nothing medical than {_percent(surer)} of the {whose}"
     return (
         f"The {found.depth} nearest cases are less like this query ({found.near:.2f}) than they are like one another "
-        f"({another:.2f}); that gap is wider than those of {_percent(closer)} of the {whose}"
+        f"({found.near - second:.2f}); that gap is wider than those of {_percent(surer)} of the {whose}"
     )
 
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from retrieval.catalog import Catalog
 from retrieval.catalog.facts import CaseFacts
+from retrieval.evidence.boundary import Boundary, sides_held_out
 from retrieval.evidence.closeness import DEPTH, UsualCloseness, by_depth
+from retrieval.evidence.conformal import Values
 from retrieval.evidence.modalities import kind_of
-from retrieval.evidence.novelty import ANY, ASSURANCE, STRANGE, Agreement, Told, Usual
+from retrieval.evidence.novelty import ANY, ASSURANCE, LEAST_PATIENTS, STRANGE, Agreement, Told, Usual
+from retrieval.evidence.strangers import Strangers
 from retrieval.filters import OneOf
 from retrieval.filters.tree import fold
-from retrieval.snapshot import NO_KEYS, Snapshot
+from retrieval.snapshot import Snapshot
 from retrieval.types import Keys, UnitRows
 
 MOST, LEAST = 1000, 200  # cases of the whole gallery that are asked
@@ -33,7 +35,11 @@ KINDS = 12  # modalities of which that is seen to, the most frequent ones
 KNOWN = 0.99  # share of cases of a known modality above which one that is not on file is told to be missing
 SEED = 0
 _WIDTHS = (8, 64, 512)  # how far is looked for cases of other patients
-_BLOCK = 64  # cases asked together
+_FOUND = 1 << 15  # neighbours looked up together, so that their memory is bounded
+_BLOCK = 256  # cases whose neighbours' vectors are held together
+
+Near = tuple[CaseFacts, float]  # a neighbour and its similarity
+Sides = dict[int, float]  # by key, the side of the boundary that a case lies on
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,8 @@ class Asked:
 
     facts: CaseFacts
     nearest: CaseFacts
-    near: npt.NDArray[np.float64]
-    apart: npt.NDArray[np.float64]
+    near: Values
+    apart: Values
     modality: int
     body_part: int
 
@@ -52,23 +58,24 @@ class Asked:
 class Norms:
     """What is usual in a gallery, by the fingerprint of the space that is searched. For several threads."""
 
-    def __init__(self) -> None:
-        self._held: dict[str, tuple[int, Usual]] = {}
+    def __init__(self, strangers: Strangers) -> None:
+        self._strangers = strangers
+        self._held: dict[str, tuple[int, bool, Usual]] = {}  # with its size, and whether strangers had been met
         self._lock = threading.Lock()
 
     def of(self, catalog: Catalog, snapshot: Snapshot) -> Usual:
         """Free when nothing much has changed; to be called in the state of the catalog that the snapshot is of."""
         fingerprint, size = snapshot.space.fingerprint, len(snapshot)
         with self._lock:
-            drawn_at, usual = self._held.get(fingerprint, (-1, None))
-            if usual is None or size > 2 * drawn_at or 2 * size < drawn_at:
-                usual = draw(catalog, snapshot)
-                self._held[fingerprint] = (size, usual)
+            drawn_at, met, usual = self._held.get(fingerprint, (-1, False, None))
+            if usual is None or size > 2 * drawn_at or 2 * size < drawn_at or met != self._strangers.met:
+                usual = draw(catalog, snapshot, self._strangers.rows())
+                self._held[fingerprint] = (size, self._strangers.met, usual)
             return usual
 
 
-def draw(catalog: Catalog, snapshot: Snapshot) -> Usual:
-    """Draw the sample, ask it, and sort what was found by modality and body part."""
+def draw(catalog: Catalog, snapshot: Snapshot, strangers: UnitRows | None) -> Usual:
+    """Draw the sample, ask it, and sort what was found by modality and body part. ``strangers``: as stored."""
     keys, rng = snapshot.keys(), np.random.default_rng(SEED)
     most = int(np.clip(PRODUCTS / max(1, len(keys) * snapshot.space.dim), LEAST, MOST))
     drawn = _drawn(rng, keys, most)
@@ -84,8 +91,10 @@ def draw(catalog: Catalog, snapshot: Snapshot) -> Usual:
             others = np.setdiff1d(np.intersect1d(catalog.select(OneOf("modality", tuple(names[kind]))), keys), drawn)
             of_kind[kind] += ask(catalog, snapshot, _drawn(rng, others, missing))
     without = sum(count for modality, count in counts if not modality) if unknown else 0
+    boundary, sides = _boundary(snapshot, [asked, *of_kind.values()], strangers)
     return Usual(
-        closeness={kind: _closeness(each) for kind, each in {ANY: asked, **of_kind}.items()},
+        closeness={kind: _closeness(each, sides) for kind, each in {ANY: asked, **of_kind}.items()},
+        boundary=boundary,
         modalities={kind: Agreement(tuple(one.modality for one in each)) for kind, each in of_kind.items()},
         body_parts=_by_body_part(of_kind),
         complete=without <= (1 - KNOWN) * len(keys),
@@ -109,34 +118,37 @@ def ask(catalog: Catalog, snapshot: Snapshot, keys: Keys, among: Keys | None = N
 
     ``among``: only of these (ascending); None for all on file.
     """
-    starts = range(0, len(keys), _BLOCK)
-    return [found for at in starts for found in _ask_block(catalog, snapshot, keys[at : at + _BLOCK], among)]
+    facts = catalog.facts(keys)
+    nearest = _nearest(catalog, snapshot, np.array([key for key in keys.tolist() if key in facts], np.int64), among)
+    told = [(facts[key], nearest[key]) for key in keys.tolist() if nearest.get(key)]
+    starts = range(0, len(told), _BLOCK)
+    return [asked for at in starts for asked in _asked(snapshot, told[at : at + _BLOCK])]
 
 
-def _ask_block(catalog: Catalog, snapshot: Snapshot, keys: Keys, among: Keys | None) -> Iterator[Asked]:
-    rows, facts = rows_of(snapshot, keys), catalog.facts(keys)
-    open_ = np.array([n for n, key in enumerate(keys.tolist()) if key in facts], dtype=np.int64)
-    nearest: dict[int, list[tuple[CaseFacts, float]]] = {}
+def _nearest(catalog: Catalog, snapshot: Snapshot, keys: Keys, among: Keys | None) -> dict[int, list[Near]]:
+    """By key. All are asked for few; those that meet too few others in them are asked for more."""
+    nearest: dict[int, list[Near]] = {}
     for width in _WIDTHS:
-        if not len(open_):
+        step = _FOUND // width
+        for at in range(0, len(keys), step):
+            nearest |= _within(catalog, snapshot, keys[at : at + step], min(width, len(snapshot)), among)
+        keys = keys[[len(nearest[key]) < DEPTH for key in keys.tolist()]]
+        if not len(keys) or width >= len(snapshot):
             break
-        found, similarities, _ = snapshot.search(rows[open_], min(width, max(1, len(snapshot))), among, NO_KEYS)
-        facts |= catalog.facts(np.setdiff1d(found[found > 0], np.fromiter(facts, np.int64)))
-        for n, near, scores in zip(open_.tolist(), found.tolist(), similarities.tolist(), strict=True):
-            nearest[n] = _of_others(facts[int(keys[n])], near, scores, facts)
-        open_ = np.array([n for n in open_.tolist() if len(nearest[n]) < DEPTH], dtype=np.int64)
-        if width >= len(snapshot):
-            break
-    for n, others in sorted(nearest.items()):
-        if others:
-            yield _asked(facts[int(keys[n])], others, snapshot)
+    return nearest
 
 
-def _of_others(
-    own: CaseFacts, keys: list[int], similarities: list[float], facts: dict[int, CaseFacts]
-) -> list[tuple[CaseFacts, float]]:
+def _within(catalog: Catalog, snapshot: Snapshot, keys: Keys, width: int, among: Keys | None) -> dict[int, list[Near]]:
+    """For each key those of other patients that are among its ``width`` nearest."""
+    found, similarities, _ = snapshot.search(rows_of(snapshot, keys), width, among)
+    facts = catalog.facts(np.union1d(found[found > 0], keys))
+    rows = zip(keys.tolist(), found.tolist(), similarities.tolist(), strict=True)
+    return {key: _of_others(facts[key], near, scores, facts) for key, near, scores in rows}
+
+
+def _of_others(own: CaseFacts, keys: list[int], similarities: list[float], facts: dict[int, CaseFacts]) -> list[Near]:
     """The first ``DEPTH`` that a search for this case would answer with: neither itself nor of its patient or study."""
-    found: list[tuple[CaseFacts, float]] = []
+    found: list[Near] = []
     seen, studies = {own.patient} - {""}, {own.study_uid} - {""}
     for key, similarity in zip(keys, similarities, strict=True):
         other = facts.get(key)
@@ -150,38 +162,64 @@ def _of_others(
     return found
 
 
-def _asked(own: CaseFacts, others: list[tuple[CaseFacts, float]], snapshot: Snapshot) -> Asked:
-    similarities = np.full((1, DEPTH), np.nan, np.float32)
-    similarities[0, : len(others)] = [similarity for _, similarity in others]
-    neighbours = np.zeros((1, DEPTH, snapshot.space.dim), np.float32)
-    neighbours[0, : len(others)] = rows_of(snapshot, np.array([other.key for other, _ in others], dtype=np.int64))
+def _asked(snapshot: Snapshot, told: list[tuple[CaseFacts, list[Near]]]) -> Iterator[Asked]:
+    """Of cases with their nearest, at least one each."""
+    similarities = np.full((len(told), DEPTH), np.nan, np.float32)
+    keys = np.zeros((len(told), DEPTH), np.int64)
+    for n, (_, others) in enumerate(told):
+        similarities[n, : len(others)] = [similarity for _, similarity in others]
+        keys[n, : len(others)] = [other.key for other, _ in others]
+    neighbours = np.zeros((len(told), DEPTH, snapshot.space.dim), np.float32)
+    neighbours[keys > 0] = rows_of(snapshot, keys[keys > 0])
     near, apart = by_depth(similarities, neighbours)
-    return Asked(
-        own,
-        others[0][0],
-        near[0],
-        apart[0],
-        _first([kind_of(other.modality) == kind_of(own.modality) for other, _ in others]),
-        _first([fold(other.body_part) == fold(own.body_part) for other, _ in others]),
-    )
+    for n, (own, others) in enumerate(told):
+        modality, body_part = kind_of(own.modality), fold(own.body_part)
+        yield Asked(
+            own,
+            others[0][0],
+            near[n],
+            apart[n],
+            _first(kind_of(other.modality) == modality for other, _ in others),
+            _first(fold(other.body_part) == body_part for other, _ in others),
+        )
 
 
-def _first(same: list[bool]) -> int:
-    return same.index(True) + 1 if True in same else DEPTH + 1
+def _first(same: Iterable[bool]) -> int:
+    """Place of the first that is, counted from 1."""
+    return next((place for place, one in enumerate(same, 1) if one), DEPTH + 1)
 
 
 def _drawn(rng: np.random.Generator, keys: Keys, most: int) -> Keys:
     return keys if len(keys) <= most else np.sort(rng.choice(keys, most, replace=False))
 
 
-def _closeness(asked: list[Asked]) -> tuple[UsualCloseness, ...]:
-    """For 1, 2 ... ``DEPTH`` neighbours. A case of an unknown patient counts as a patient of its own."""
+def _boundary(
+    snapshot: Snapshot, groups: Iterable[list[Asked]], strangers: UnitRows | None
+) -> tuple[Boundary | None, Sides]:
+    """That between the cases asked and strangers, and the side of each case; none where too few can tell."""
+    facts = {each.facts.key: each.facts for asked in groups for each in asked}
+    keys = np.array(sorted(facts), np.int64)
+    patients = [_patient(facts[key]) for key in keys.tolist()]
+    if strangers is None or len(set(patients)) < LEAST_PATIENTS:
+        return None, {}
+    boundary, sides = sides_held_out(rows_of(snapshot, keys), patients, snapshot.space.place(strangers))
+    return boundary, dict(zip(keys.tolist(), sides.tolist(), strict=True))
+
+
+def _patient(facts: CaseFacts) -> str:
+    """A case of an unknown patient counts as a patient of its own."""
+    return facts.patient or facts.case_id
+
+
+def _closeness(asked: list[Asked], sides: Sides) -> tuple[UsualCloseness, ...]:
+    """For 1, 2 ... ``DEPTH`` neighbours. ``sides``: empty where there is no boundary."""
     usual = []
     for depth in range(DEPTH):
         known = [each for each in asked if np.isfinite(each.near[depth])]
-        patients = len({each.facts.patient or each.facts.case_id for each in known})
+        patients = len({_patient(each.facts) for each in known})
         near, apart = (np.array([getattr(each, name)[depth] for each in known]) for name in ("near", "apart"))
-        usual.append(UsualCloseness.of(near, apart, patients, STRANGE, ASSURANCE))
+        side = np.array([sides[each.facts.key] for each in known]) if sides else None
+        usual.append(UsualCloseness.of(near, apart, patients, STRANGE, ASSURANCE, side))
     return tuple(usual)
 
 

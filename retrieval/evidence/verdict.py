@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,6 +46,8 @@ def verdict_on(
         keys, similarities = group_hits(found.keys, found.similarities, patients, DEPTH)
     near = closeness(np.asarray(similarities, dtype=np.float32), rows_of(snapshot, keys))
     usual = norms.of(catalog, snapshot)
+    if usual.boundary:
+        near = replace(near, side=float(usual.boundary.side(query.embedding.vector[None, :])[0]))
     return judge(usual, query, near, hits, lambda modality: _on_file(catalog, modality))
 
 
