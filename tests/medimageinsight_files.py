@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
-from open_clip.tokenizer import SimpleTokenizer
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 
@@ -102,6 +101,8 @@ def read(path: Path) -> Tensors:
 
 def write_tokenizer(folder: Path, merges: int | None = None) -> int:
     """CLIP's own vocabulary (from open_clip), or one with its first ``merges`` merges; the number of tokens."""
+    from open_clip.tokenizer import SimpleTokenizer
+
     clip = SimpleTokenizer()
     pairs = sorted(clip.bpe_ranks, key=lambda pair: clip.bpe_ranks[pair])[:merges]
     tokens = sorted(clip.encoder, key=lambda token: clip.encoder[token])[: 512 + len(pairs)]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
 
 from retrieval.evidence.closeness import DEPTH, Closeness, UsualCloseness, by_depth, closeness
 from retrieval.evidence.conformal import Reference, allowance, least_count
@@ -15,6 +14,8 @@ from retrieval.evidence.conformal import Reference, allowance, least_count
 @pytest.mark.parametrize("count", [1, 33, 34, 57, 100, 199, 1000])
 @pytest.mark.parametrize("assurance", [0.5, 0.75, 0.9])
 def test_the_allowance_is_the_largest_that_the_beta_distribution_grants(count: int, assurance: float) -> None:
+    from scipy.stats import beta
+
     granted = [place for place in range(1, count + 1) if beta.cdf(0.04, place, count + 1 - place) >= assurance]
     assert allowance(count, 0.04, assurance) == max(granted, default=0)
 
@@ -73,7 +74,16 @@ def test_the_lower_of_two_ranks() -> None:
     assert usual.lower(Closeness(5, 0.35, -0.25)) == 1.0
     assert usual.lower(Closeness(5, 0.05, 0.1)) == usual.lower(Closeness(5, 0.35, -0.5)) == -1.0
     alone = UsualCloseness.of(near, np.full(4, np.nan), 4, 0.5, 0.9)
-    assert alone.lower(Closeness(1, 0.25, None)) == 2.0 and not len(alone.apart)
+    assert alone.lower(Closeness(1, 0.25, None)) == 2.0 and not len(alone.second)
+
+
+def test_the_side_of_a_boundary_is_ranked_in_place_of_how_far_apart() -> None:
+    near, side = np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.1, 0.8, 1.0, 0.9])
+    usual = UsualCloseness.of(near, np.full(4, np.nan), 4, 0.5, 0.9, side)
+    assert usual.sided and usual.joint.values.tolist() == [0.0, 0.0, 1.0, 2.0]  # ranks 0 3, 1 0, 2 2, 3 1
+    assert usual.second_of(Closeness(5, 0.35, -9.0, 0.95)) == 0.95
+    assert usual.lower(Closeness(5, 0.35, -9.0, 0.95)) == 2.0
+    assert usual.lower(Closeness(1, 0.35, None, -0.7)) == -1.0
 
 
 def test_what_is_of_the_kind_is_rarely_strange_and_what_is_not_always() -> None:

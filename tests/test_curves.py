@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from retrieval import metrics
 from retrieval.curves import GRID, auc, drawn_auc, roc, roc_band, weighted_auc
 from retrieval.resampling import Draws
+
+
+@pytest.fixture(scope="module")
+def theirs() -> ModuleType:
+    """The measures of scikit-learn. Imported before an example is: Hypothesis allows one less time than that takes."""
+    import sklearn.metrics
+
+    return sklearn.metrics
 
 
 def plain_auc(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
@@ -35,7 +43,9 @@ def test_by_hand() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 6))
-def test_weighted_areas_agree_with_pairs_and_with_scikit_learn(seed: int, count: int, levels: int) -> None:
+def test_weighted_areas_agree_with_pairs_and_with_scikit_learn(
+    theirs: ModuleType, seed: int, count: int, levels: int
+) -> None:
     generator = np.random.default_rng(seed)
     scores = generator.integers(0, levels, count).astype(float)
     truth = np.arange(count) % 2 == 0
@@ -45,7 +55,7 @@ def test_weighted_areas_agree_with_pairs_and_with_scikit_learn(seed: int, count:
         expected = plain_auc(scores, truth, row)
         assert area == pytest.approx(expected, nan_ok=True)
         if np.isfinite(expected):
-            assert area == pytest.approx(roc_auc_score(truth, scores, sample_weight=row))
+            assert area == pytest.approx(theirs.roc_auc_score(truth, scores, sample_weight=row))
     assert weighted_auc(scores, truth, np.ones((1, count)))[0] == pytest.approx(auc(scores, truth))
 
 
@@ -73,7 +83,7 @@ def test_the_interval_agrees_with_the_older_bootstrap_of_means() -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))  # the same draws, too
 
 
-def test_drawn_areas_and_the_band_hold_the_curve() -> None:
+def test_drawn_areas_and_the_band_hold_the_curve(theirs: ModuleType) -> None:
     generator = np.random.default_rng(3)
     truth = generator.random(300) < 0.3
     scores = truth + generator.normal(size=300)
@@ -82,7 +92,7 @@ def test_drawn_areas_and_the_band_hold_the_curve() -> None:
     interval = draws.interval(areas)
     assert interval.low < auc(scores, truth) < interval.high
     weights = np.concatenate(list(draws.weights(np.arange(300))))
-    assert areas[17] == pytest.approx(roc_auc_score(truth, scores, sample_weight=weights[17]))
+    assert areas[17] == pytest.approx(theirs.roc_auc_score(truth, scores, sample_weight=weights[17]))
     band, curve = roc_band(scores, truth, draws), roc(scores, truth)
     middle = np.interp(GRID, curve.false_positive, curve.true_positive)
     assert (band.low <= middle + 0.02).all()

@@ -25,6 +25,7 @@ from retrieval.encoders.paths.machine import Machine
 from retrieval.encoders.paths.memory import at_most
 from retrieval.encoders.paths.prepare import (
     CALIBRATING,
+    EARNING,
     calibrate_now,
     choose_while_encoding,
     follow_choice,
@@ -260,6 +261,27 @@ def test_the_first_frames_in_numbers_decide_once(tmp_path: Path) -> None:
     assert next((tmp_path / FOLDER).iterdir()).read_bytes() == kept
 
 
+def test_a_job_of_few_files_is_measured_only_when_they_hold_many_frames(tmp_path: Path) -> None:
+    encoder, said = tower(Work().eval()), list[Choice]()
+    choose_while_encoding(encoder, tmp_path, said.append, sources=EARNING - 1)
+    frames = sample_images(CALIBRATING)
+    for _ in range(EARNING // CALIBRATING - 1):
+        encoder.encode(frames)
+    encoder.encode(frames[: CALIBRATING - 1])
+    assert not said and not (tmp_path / FOLDER).exists()
+    encoder.encode(frames[:1])  # so many have come, but not together
+    assert not said
+    encoder.encode(frames)
+    assert len(said) == 1 and len(list((tmp_path / FOLDER).iterdir())) == 1
+
+
+def test_a_job_of_many_files_is_run_in_one_way_from_its_first_batch(tmp_path: Path) -> None:
+    encoder, said = tower(Work().eval()), list[Choice]()
+    choose_while_encoding(encoder, tmp_path, said.append, sources=EARNING)
+    encoder.encode(sample_images(CALIBRATING))
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "number", "list", "empty", "binary"])
 def test_a_damaged_choice_is_told_and_made_again(
     damage: str, chosen: Choice, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -342,11 +364,14 @@ def test_a_gallery_follows_the_choice_unless_told_to_stay_with_float32(tmp_path:
 @pytest.mark.slow  # three folders indexed, paths compiled and timed
 def test_the_command_says_how_it_encodes_and_does_without_when_told(tmp_path: Path) -> None:
     make_timm("test_vit", tmp_path / "vit.safetensors")
-    write_pictures(tmp_path / "in", CALIBRATING)
+    write_pictures(tmp_path / "few", CALIBRATING)
+    write_pictures(tmp_path / "in", EARNING)
     index = ("index", tmp_path / "in", "--encoder", f"timm:test_vit@{tmp_path / 'vit.safetensors'}")
     exact = precedent(*index, "--precision", "float32", home=tmp_path / "exact")
     assert "Encoding with" not in exact.stderr and not (tmp_path / "exact" / FOLDER).exists()
-    fast = precedent(*index, home=tmp_path / "fast")
+    few = precedent("index", tmp_path / "few", *index[2:], home=tmp_path / "fast")
+    assert "Encoding with" not in few.stderr and not (tmp_path / "fast" / FOLDER).exists()
+    fast = precedent(*index, "--no-resume", home=tmp_path / "fast")
     assert "Encoding with" in fast.stderr and len(list((tmp_path / "fast" / FOLDER).iterdir())) == 1
     again = precedent(*index, "--no-resume", home=tmp_path / "fast")
     assert [line for line in again.stderr.splitlines() if "Encoding with" in line] == [

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ftfy
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from open_clip.tokenizer import SimpleTokenizer
 
 from retrieval.encoders.medimageinsight.tokenizer import Ids, Tokenizer
 from tests.medimageinsight_files import write_tokenizer
 from tests.shared_data import shared_root
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 START, END = 49406, 49407
 
@@ -29,6 +32,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 @pytest.fixture(scope="module")
 def clip() -> SimpleTokenizer:
     """open_clip's, which differs in that it undoes HTML twice more and pads with 0."""
+    from open_clip.tokenizer import SimpleTokenizer
+
     plain = SimpleTokenizer()
     plain.clean_fn = lambda text: " ".join(ftfy.fix_text(text).split()).lower()
     return plain

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ from retrieval.verify import verify
 from tests.processes import run, start
 from tests.studies import contents, index_all, open_gallery, write_pictures, write_series
 
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-
 pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed"),
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray's own, on newer libraries
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the files Ray's processes log to, closed by their end

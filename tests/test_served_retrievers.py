@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from langchain_core.documents import Document
-from llama_index.core.schema import NodeWithScore
 
 from api.client import BadRequest, Client, NotAllowed
 from api.client.served import ServedGallery
@@ -15,13 +14,18 @@ from retrieval.access import AccessKeys
 from retrieval.errors import UsageError
 from retrieval.filters import Equals, Filter, Not, Or, Range
 from retrieval.gallery import Gallery
-from retrieval.integrations import langchain, llama_index
 from retrieval.integrations.passages import EvidenceSource, find_passages
 from retrieval.types import Label
 from tests.encoder_files import make_open_clip
 from tests.processes import serving
 from tests.studies import open_gallery
 from tests.test_gallery import fill
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+    from llama_index.core.schema import NodeWithScore
+
+    from retrieval.integrations import langchain, llama_index
 
 FILTERS = [None, Equals("modality", "CT"), Or((Not(Equals("modality", "CT")), Range("age", gte=40.0, lt=60.0)))]
 
@@ -63,12 +67,24 @@ def asked(gallery: Gallery) -> list[str]:
     return [gallery.catalog.list_cases(limit=1)[0].case_id, "a nodule in the upper lobe.", "nodule"]
 
 
+def in_langchain(gallery: Gallery | EvidenceSource, **terms: Any) -> langchain.PrecedentRetriever:
+    from retrieval.integrations.langchain import PrecedentRetriever
+
+    return PrecedentRetriever(gallery=gallery, **terms)
+
+
+def in_llama_index(gallery: Gallery | EvidenceSource, **terms: Any) -> llama_index.PrecedentRetriever:
+    from retrieval.integrations.llama_index import PrecedentRetriever
+
+    return PrecedentRetriever(gallery, **terms)
+
+
 def documents(gallery: Gallery | EvidenceSource, asked: str, filters: Filter | None) -> list[Document]:
-    return langchain.PrecedentRetriever(gallery=gallery, k=5, filters=filters).invoke(asked)
+    return in_langchain(gallery, k=5, filters=filters).invoke(asked)
 
 
 def nodes(gallery: Gallery | EvidenceSource, asked: str, filters: Filter | None) -> list[NodeWithScore]:
-    return llama_index.PrecedentRetriever(gallery, k=5, filters=filters).retrieve(asked)
+    return in_llama_index(gallery, k=5, filters=filters).retrieve(asked)
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=["all", "one", "several"])
@@ -90,36 +106,36 @@ def test_the_budget_is_kept_over_http(gallery: Gallery, served: ServedGallery, a
 
 def test_a_filter_may_be_plain_json(gallery: Gallery, served: ServedGallery, asked: list[str]) -> None:
     for place in (gallery, served):
-        found = langchain.PrecedentRetriever(gallery=place, k=5, filters={"modality": "CT"}).invoke(asked[0])
+        found = in_langchain(place, k=5, filters={"modality": "CT"}).invoke(asked[0])
         assert found == documents(gallery, asked[0], Equals("modality", "CT"))
-        assert llama_index.PrecedentRetriever(place, k=5, filters={"modality": "CT"}).retrieve(asked[0]) == nodes(
+        assert in_llama_index(place, k=5, filters={"modality": "CT"}).retrieve(asked[0]) == nodes(
             gallery, asked[0], Equals("modality", "CT")
         )
         with pytest.raises(UsageError, match="Unknown filter field 'modalty'"):
-            langchain.PrecedentRetriever(gallery=place, filters={"modalty": "CT"}).invoke(asked[0])
+            in_langchain(place, filters={"modalty": "CT"}).invoke(asked[0])
 
 
 def test_both_can_be_awaited(served: ServedGallery, asked: list[str]) -> None:
     async def both() -> tuple[list[Document], list[NodeWithScore]]:
         return (
-            await langchain.PrecedentRetriever(gallery=served, k=2).ainvoke(asked[0]),
-            await llama_index.PrecedentRetriever(served, k=2).aretrieve(asked[0]),
+            await in_langchain(served, k=2).ainvoke(asked[0]),
+            await in_llama_index(served, k=2).aretrieve(asked[0]),
         )
 
     found = asyncio.run(both())
     assert found == (
-        langchain.PrecedentRetriever(gallery=served, k=2).invoke(asked[0]),
-        llama_index.PrecedentRetriever(served, k=2).retrieve(asked[0]),
+        in_langchain(served, k=2).invoke(asked[0]),
+        in_llama_index(served, k=2).retrieve(asked[0]),
     )
 
 
 def test_what_can_not_be_asked_is_told(gallery: Gallery, served: ServedGallery, address: str, asked: list[str]) -> None:
     for k in (0, 101):
         with pytest.raises(BadRequest, match="k: Input should be"):
-            langchain.PrecedentRetriever(gallery=served, k=k).invoke(asked[0])
+            in_langchain(served, k=k).invoke(asked[0])
     with pytest.raises(UsageError, match="max_tokens"):
         find_passages(gallery, asked[0], k=3, max_tokens=1)
     with pytest.raises(BadRequest, match="max_tokens"):
         find_passages(served, asked[0], k=3, max_tokens=1)
     with Client(address) as stranger, pytest.raises(NotAllowed, match="API key"):
-        llama_index.PrecedentRetriever(ServedGallery(stranger)).retrieve(asked[1])
+        in_llama_index(ServedGallery(stranger)).retrieve(asked[1])

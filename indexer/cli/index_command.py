@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -28,8 +29,9 @@ from indexer.report import Report
 from indexer.sandbox import Sandbox
 from indexer.walk import walk
 from indexer.workers import worker_count
-from retrieval.encoders.paths.prepare import choose_while_encoding
+from retrieval.encoders.paths.prepare import EARNING, choose_while_encoding
 from retrieval.errors import UsageError
+from retrieval.evidence.strangers import EARNING as MEETING
 from retrieval.gallery import Gallery
 
 AWAY_SECONDS = 60.0  # a database server may be restarted while a folder is indexed
@@ -100,6 +102,8 @@ def index(
             labels=table, source=source, replace=replace, resume=resume, dry_run=dry_run, patience=AWAY_SECONDS
         )
         report = run(gallery, paths, options, quiet=as_json, failures=failures, outcomes=outcomes, cluster=cluster)
+        if not (dry_run or report.interrupted or cluster) and len(gallery) >= MEETING:
+            gallery.meet_strangers()
         generation = "" if dry_run or report.interrupted else freshen(gallery)
         if not report.files and not report.interrupted:
             err().print("warning: No files there: hidden files, links out of a folder and empty zips do not count.")
@@ -140,7 +144,9 @@ def run(
             stack.enter_context(connected(cluster.address))
             remote = RayEngine(gallery, actors=cluster.actors, told=say)
         elif gallery.settings.precision == "auto" and not options.dry_run:
-            choose_while_encoding(gallery.encoder, gallery.settings.home, lambda choice: say(choice.sentence))
+            sources = sum(1 for _ in islice(walk(paths), EARNING))
+            encoder, home = gallery.encoder, gallery.settings.home
+            choose_while_encoding(encoder, home, lambda choice: say(choice.sentence), sources=sources)
         return run_index(gallery, sandbox, paths, options, listener, engine=remote)
 
 

@@ -17,11 +17,12 @@ class First:
         self._lock = RLock()  # what is done may say that it has been done
         self._action: Action | None = None
         self._least = 1
+        self._missing = 0
 
-    def expect(self, action: Action, least: int = 1) -> None:
-        """Do this, and not what was expected before, when ``least`` images come together."""
+    def expect(self, action: Action, least: int = 1, in_all: int = 0) -> None:
+        """Do this, and not what was expected before, when ``least`` images come together and ``in_all`` have come."""
         with self._lock:
-            self._action, self._least = action, least
+            self._action, self._least, self._missing = action, least, in_all
 
     def forget(self) -> None:
         """Nothing is expected any more."""
@@ -30,13 +31,12 @@ class First:
 
     def meet(self, images: Sequence[Image]) -> None:
         """These images are about to be encoded: do what is expected, if they are enough."""
-        if self._due(images):
-            with self._lock:
-                if self._due(images):  # not done by another thread meanwhile
-                    self._do(images)
-
-    def _due(self, images: Sequence[Image]) -> bool:
-        return self._action is not None and len(images) >= self._least
+        if self._action is None:
+            return
+        with self._lock:
+            self._missing -= len(images)
+            if self._action is not None and self._missing <= 0 and len(images) >= self._least:
+                self._do(images)
 
     def _do(self, images: Sequence[Image]) -> None:
         action = self._action

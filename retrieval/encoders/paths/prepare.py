@@ -18,7 +18,10 @@ from retrieval.encoders.tower import ImageTower
 from retrieval.encoders.weights import one_line
 from retrieval.types import Image
 
-CALIBRATING = 16  # frames that must come together before a path is measured on them: a job of a few is done sooner
+CALIBRATING = 16  # frames that must come together before a path is measured on them
+# Frames of a job that earn measuring back. By docs/benchmarks.md it takes as long as torch needs for 120 (ViT-B) to 520
+# (compact) of them, so a job around this size takes at most about twice as long as whichever had been better for it.
+EARNING = 256
 
 Tell = Callable[[Choice], None]
 
@@ -38,11 +41,14 @@ def follow_choice(encoder: Encoder, home: Path, *, paths: Iterable[FastPath] = K
     return choice or None
 
 
-def choose_while_encoding(encoder: Encoder, home: Path, tell: Tell | None = None, *, now: bool = False) -> None:
+def choose_while_encoding(
+    encoder: Encoder, home: Path, tell: Tell | None = None, *, now: bool = False, sources: int = EARNING
+) -> None:
     """As ``follow_choice``; where there is no choice yet, calibrate on the first frames that come in numbers.
 
-    ``now``: calibrate at once instead, on ``sample_images``. ``tell`` is called once the path is known. An encoder that
-    is not a torch tower is left as it is.
+    ``sources``: files of the job. Fewer than ``EARNING`` are run as they are, unless they turn out to be of more frames
+    than that. ``now``: calibrate at once instead, on ``sample_images``. ``tell`` is called once the path is known. An
+    encoder that is not a torch tower is left as it is.
     """
     if tower := tower_of(encoder):
         if choice := follow_choice(encoder, home):
@@ -58,7 +64,7 @@ def choose_while_encoding(encoder: Encoder, home: Path, tell: Tell | None = None
         if now:
             calibrate(())
         else:
-            tower.first.expect(calibrate, CALIBRATING)
+            tower.first.expect(calibrate, CALIBRATING, 0 if sources >= EARNING else EARNING)
 
 
 def calibrate_now(
