@@ -97,6 +97,8 @@ def test_a_backend_is_told_to_look_further() -> None:
     options = "dims=256,lists=64,probes=40,take=96"
     assert scaled(options, 2) == "dims=256,lists=64,probes=64,take=192"
     assert scaled(options, 0.01) == "dims=256,lists=64,probes=1,take=10" and scaled("ef=32", 0.5) == "ef=16"
+    further = scaled("lists=64,probes=24,reach=140,look=128,take=32", 2)
+    assert further == "lists=64,probes=48,reach=180,look=256,take=64"
 
 
 def test_the_least_effort_that_finds_enough_is_taken_else_what_finds_most() -> None:

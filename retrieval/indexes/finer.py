@@ -63,4 +63,6 @@ def kept(
 def opened(path: Path) -> npt.NDArray[np.float32]:
     """Mapped; OSError or ValueError when it can't be read."""
     places: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if places.dtype != np.float32 or not places.flags.c_contiguous:
+        raise ValueError(f"Expected rows of float32 in {path.name}, got {places.dtype}.")
     return places.view(np.ndarray)  # a memmap itself is slow to read from
