@@ -34,7 +34,8 @@ def embedded(folders: list[Path], encoder: str, slices: int = 64) -> UnitRows:
     """A row for every picture and slice below ``folders``, as indexing makes them; equal ones once."""
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home), encoder=encoder, max_slices=slices)
-        with Gallery.open(settings, create=True) as gallery, Sandbox(worker_count(0), Limits.of(settings)) as sandbox:
+        workers, limits = worker_count(settings), Limits.of(settings)
+        with Gallery.open(settings, create=True) as gallery, Sandbox(workers, limits) as sandbox:
             index(gallery, sandbox, folders, Options())
             keys = np.concatenate([keys for keys, _ in gallery.catalog.vectors(0)])
             found = [

@@ -16,15 +16,13 @@ from retrieval.indexes.judged import Nominated
 from retrieval.indexes.library import load_faiss
 from retrieval.indexes.noise import Noise, seen
 from retrieval.indexes.projection import Placed
-from retrieval.indexes.rows import Rows
+from retrieval.indexes.rows import Passing, Rows
 from retrieval.types import UnitRows
 
 LISTS_FROM = 50_000  # with fewer rows all codes are gone through in a fifth of a millisecond
 _LIST_GROWTH = 8.0  # times the number of lists is about the square root of the number of rows
 _ROUNDS = 10  # of k-means
 _AT_LEAST = 2  # lists that are gone through, however near the first one is
-
-Selected = npt.NDArray[np.bool_]  # [rows]: what may be returned
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +86,30 @@ class Codes:
         distances, lists = self.index.quantizer.search(placed.rows, min(most, self.lists))
         return Walk(lists, distances)
 
-    def near(
-        self, placed: Placed, wanted: int, walk: Walk | None = None, selected: Selected | None = None
-    ) -> Nominated:
+    def near(self, placed: Placed, wanted: int, walk: Walk | None = None, passing: Passing | None = None) -> Nominated:
         """Up to ``wanted`` nominees of each query from the lists of ``walk``; None for all lists."""
         walk = walk or self.nearest(placed, self.lists)
         shape = (len(placed), wanted)
         distances, nominees = np.empty(shape, np.float32), np.empty(shape, np.int64)
         arrays = [np.ascontiguousarray(each) for each in (placed.rows, walk.lists, walk.distances)]
         rows, lists, middles, far, who = map(load_faiss().swig_ptr, (*arrays, distances, nominees))
-        through = _through(walk.lists.shape[1], selected)
+        through = _through(walk.lists.shape[1], passing)
         self.index.search_preassigned_c(len(placed), rows, wanted, lists, middles, far, who, False, through)
         return Nominated(nominees, self.noise.likely(distances, placed), self.noise.spread)
 
     def measured(self, queries: UnitRows, placed: Placed, rows: Rows) -> Codes:
         """With the noise that these queries meet in rows from everywhere."""
-        among = np.zeros(len(rows), bool)
-        among[seen(len(rows))] = True
-        found = Codes(self.index, Noise(0.0, 0.0)).near(placed, int(among.sum()), None, among)
+        among = rows.passing(rows.keys[seen(len(rows))])
+        found = Codes(self.index, Noise(0.0, 0.0)).near(placed, len(among), None, among)
         distances = -2 * found.likely - placed.outside[:, None]
         return Codes(self.index, Noise.met(queries, placed, rows, found.nominees, distances))
 
 
-def _through(probes: int, selected: Selected | None) -> Any:
-    if selected is None:
+def _through(probes: int, passing: Passing | None) -> Any:
+    if passing is None:
         return _through_all_rows(probes)
     faiss = load_faiss()
-    chosen = faiss.IDSelectorBitmap(np.packbits(selected, bitorder="little"))
+    chosen = faiss.IDSelectorBitmap(np.packbits(passing.mask, bitorder="little"))
     return faiss.SearchParametersIVF(nprobe=probes, sel=chosen)
 
 

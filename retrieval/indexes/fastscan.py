@@ -135,8 +135,7 @@ class FastScanIndex(Stored):
         effort = state.shape.effort.at(k)
         if nomination is None or few or effort.wide * WORTH >= len(rows) or not len(queries):
             return scan.search(queries, rows, k, None if allowed is None else rows.positions(allowed))
-        selected = None if allowed is None else rows.selected(allowed)
-        return search(queries, rows, k, nomination, effort, selected)
+        return search(queries, rows, k, nomination, effort, None if allowed is None else rows.passing(allowed))
 
     def save(self, directory: Path) -> None:
         self._state.rows.save(directory)
@@ -166,7 +165,5 @@ def _coded(rows: Rows, stated: Shape, directory: Path | None = None) -> _State:
         return _State(rows, None, stated)
     nomination = Nomination.over(rows, min(stated.dims, rows.dim), stated.lists, directory)
     effort = measured(nomination, rows, stated.effort)
-    if not effort.look:
-        nomination = nomination.without_places(directory)
     lists = 0 if nomination.lists is None else nomination.lists.lists
     return _State(rows, nomination, Shape(nomination.whole.index.d, lists, *astuple(effort)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from retrieval.errors import CorruptIndex
 from retrieval.indexes.codes import Codes, lists_for
-from retrieval.indexes.finer import PLACES_FILE, Finer, kept, opened, suits
+from retrieval.indexes.finer import Finer, suits
 from retrieval.indexes.library import load_faiss, write_index
 from retrieval.indexes.noise import Noise
 from retrieval.indexes.projection import Projection
@@ -53,14 +53,14 @@ class Nomination:
         placed = projection.of(learnt).rows
         codes = [Codes.empty(placed, count) for count in ((1, lists) if lists > 1 else (1,))]
         blocks = _coded(rows, projection, codes)
-        if lists > 1 and suits(rows.dim, placed.shape[1]):
-            places: npt.NDArray[np.float32] | None = kept(blocks, (len(rows), placed.shape[1]), directory)
-        else:
-            places = None
-            deque(blocks, maxlen=0)  # nobody wants them
         queries = displaced(learnt[np.linspace(0, len(learnt) - 1, _ASKED, dtype=np.intp)])
         asked = projection.of(queries)
-        finer = None if places is None else Finer(places, Noise(1.0, 0.0)).measured(queries, asked, rows)
+        if lists > 1 and suits(rows.dim, placed.shape[1]):
+            shape = (len(rows), placed.shape[1])
+            finer: Finer | None = Finer.over(blocks, shape, placed, directory).measured(queries, asked, rows)
+        else:
+            finer = None
+            deque(blocks, maxlen=0)  # nobody wants them
         return cls._of(projection, [each.measured(queries, asked, rows) for each in codes], finer)
 
     @classmethod
@@ -68,23 +68,17 @@ class Nomination:
         lists = codes[1] if len(codes) > 1 else None
         return cls(projection, codes[0], lists, None if lists is None else Spread.of(lists.index), finer)
 
-    def without_places(self, directory: Path | None) -> Self:
-        """Where they are not worth looking at."""
-        if directory and self.finer:
-            (directory / PLACES_FILE).unlink()
-        return replace(self, finer=None)
-
     def save(self, directory: Path) -> None:
         """Into the directory that it was built in, or another one."""
         codes = [self.whole] if self.lists is None else [self.whole, self.lists]
-        noise = [each.noise for each in codes] + ([self.finer.noise] if self.finer else [])
+        noise = [*(each.noise for each in codes), *(self.finer.noises if self.finer else ())]
         save_array(directory / DIRECTIONS_FILE, self.projection.directions)
         save_array(directory / MEAN_FILE, self.projection.mean)
         save_array(directory / NOISE_FILE, np.array([(each.offset, each.spread) for each in noise]))
         for file, each in zip(CODES_FILES, codes, strict=False):
             write_index(directory / file, each.index)
-        if self.finer and not (directory / PLACES_FILE).exists():
-            save_array(directory / PLACES_FILE, self.finer.places)
+        if self.finer:
+            self.finer.save(directory)
 
     @classmethod
     def open(cls, directory: Path, rows: Rows) -> Self:
@@ -97,8 +91,8 @@ class Nomination:
             Codes(load_faiss().read_index(str(directory / file)), each)
             for file, each in zip(files, noise, strict=False)
         ]
-        finer = Finer(opened(directory / PLACES_FILE), noise[-1]) if len(noise) > len(codes) else None
-        shapes = [(each.index.ntotal, each.index.d) for each in codes] + ([finer.places.shape] if finer else [])
+        finer = Finer.open(directory, *noise[len(codes) :]) if len(noise) > len(codes) else None
+        shapes = [*((each.index.ntotal, each.index.d) for each in codes), *(finer.shapes if finer else ())]
         expected = (len(rows), directions.shape[-1])
         fits = directions.shape[0] == rows.dim and mean.shape == (rows.dim,) and set(shapes) == {expected}
         if not fits or {directions.dtype, mean.dtype} != {_FLOAT}:

@@ -10,19 +10,20 @@ import numpy.typing as npt
 from retrieval.indexes.library import load_faiss, one_thread
 from retrieval.types import Similarities, UnitRows
 
-Nominees = npt.NDArray[np.int64]  # [queries, n] positions of rows, nearest first; -1 where there are no more
-_FOR_MORE_THREADS = 4096  # rows: a millisecond and more
+NOBODY = -1
+Nominees = npt.NDArray[np.int64]  # [queries, n] positions of rows, nearest first; NOBODY where there are no more
+_FOR_MORE_THREADS = 5 << 20  # numbers: a millisecond and more
 
 
 def products(queries: UnitRows, vectors: UnitRows, nominees: Nominees) -> Similarities:
-    """Inner products [q, n] in float32; -inf for -1."""
+    """Inner products [q, n] in float32; -inf for nobody."""
     return _by_position(load_faiss().fvec_inner_products_by_idx, queries, vectors, nominees, -np.inf)
 
 
 def distances(
     queries: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], nominees: Nominees
 ) -> npt.NDArray[np.float32]:
-    """Squared distances [q, n] in float32; inf for -1."""
+    """Squared distances [q, n] in float32; inf for nobody."""
     return _by_position(load_faiss().fvec_L2sqr_by_idx, queries, vectors, nominees, np.inf)
 
 
@@ -45,13 +46,30 @@ def _by_position(
 def products_of_one(
     query: npt.NDArray[np.float32], vectors: UnitRows, positions: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float32]:
-    """Inner products [n] of one query [dim]: by one thread where rows are few, which is sooner than to wake others."""
-    if len(positions) < _FOR_MORE_THREADS:
+    """Inner products [n] of one query [dim]."""
+    return _of_one(products, query, vectors, positions)
+
+
+def distances_of_one(
+    query: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], positions: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float32]:
+    """Squared distances [n] from one query [dim]."""
+    return _of_one(distances, query, vectors, positions)
+
+
+def _of_one(
+    measure: Callable[..., npt.NDArray[np.float32]],
+    query: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    positions: npt.NDArray[np.intp],
+) -> npt.NDArray[np.float32]:
+    """By one thread where there is little to read, which is sooner than to wake others."""
+    if len(positions) * vectors.shape[1] < _FOR_MORE_THREADS:
         with one_thread(True):
-            few: npt.NDArray[np.float32] = products(query[None, :], vectors, positions[None, :])[0]
+            few: npt.NDArray[np.float32] = measure(query[None, :], vectors, positions[None, :])[0]
         return few
     threads = load_faiss().omp_get_max_threads()
     shares = np.full((threads, -(-len(positions) // threads)), -1, np.int64)
     shares.ravel()[: len(positions)] = positions
-    found: npt.NDArray[np.float32] = products(np.tile(query, (threads, 1)), vectors, shares).ravel()
+    found = measure(np.tile(query, (threads, 1)), vectors, shares).ravel()
     return found[: len(positions)]

@@ -23,9 +23,21 @@ VECTORS_FILE = "vectors.npy"
 UNIT_TOLERANCE = 1e-3
 _ROUNDING = 1e-5  # of a float32 norm: what the catalog let in at the edge must not be refused here
 _SPARSE = 16  # with fewer keys than one in so many numbers, marks of all numbers are too many
+_MANY = 64  # of more keys than one in so many it is sooner to mark them than to look each one up
 _BLOCK = 16384  # rows written or checked at once
 
 Positions = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """Rows that may be returned: ``positions`` ascend; ``mask`` bool [rows]: the same, for who asks of one row."""
+
+    positions: Positions
+    mask: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.positions)
 
 
 def check_unit_rows(vectors: npt.ArrayLike, dim: int, what: str = "vectors") -> UnitRows:
@@ -106,23 +118,23 @@ class Rows:
         """Ascending positions of those of ``keys`` (sorted, unique) that are here."""
         if not len(self.keys):
             return np.empty(0, np.intp)
+        first, last = int(self.keys[0]), int(self.keys[-1])
+        keys = keys[np.searchsorted(keys, first) : np.searchsorted(keys, last, side="right")]
+        if last - first + 1 == len(self.keys):  # none was ever deleted
+            return keys - first
+        if len(keys) * _MANY > len(self.keys) and last < _SPARSE * len(self.keys):
+            marked = np.zeros(last + 1, bool)
+            marked[keys] = True
+            return np.flatnonzero(marked[self.keys])
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         found: Positions = at[self.keys[at] == keys]
         return found
 
-    def selected(self, keys: Keys) -> npt.NDArray[np.bool_]:
-        """Which rows are those of ``keys`` (sorted, unique); sooner than ``positions`` when they are many."""
-        chosen = np.zeros(len(self.keys), bool)
-        if not len(self.keys):
-            return chosen
-        first, last = int(self.keys[0]), int(self.keys[-1])
-        keys = keys[np.searchsorted(keys, first) : np.searchsorted(keys, last, side="right")]
-        if last >= _SPARSE * len(self.keys):
-            chosen[self.positions(keys)] = True
-            return chosen
-        marked = np.zeros(last + 1, bool)
-        marked[keys] = True
-        return marked[first:] if last - first + 1 == len(self.keys) else marked[self.keys]  # none was ever deleted
+    def passing(self, keys: Keys) -> Passing:
+        """Those of ``keys`` (sorted, unique) that are here."""
+        positions, mask = self.positions(keys), np.zeros(len(self.keys), bool)
+        mask[positions] = True
+        return Passing(positions, mask)
 
     def of(self, keys: Keys) -> UnitRows:
         """The rows of these keys, in order; UsageError when one is not here."""

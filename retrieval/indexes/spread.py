@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from retrieval.indexes.codes import Walk
 from retrieval.indexes.library import load_faiss
+from retrieval.indexes.rows import Passing
 
 AMPLE = 1.5
 AT = 10  # neighbours by which probes are measured
@@ -40,15 +41,13 @@ class Spread:
             sample[n] = ids[np.linspace(0, sizes[n] - 1, _SAMPLE, dtype=np.intp)]
         return cls(sizes, sample)
 
-    def probes(
-        self, walk: Walk, unfiltered: npt.NDArray[np.intp], selected: npt.NDArray[np.bool_], k: int
-    ) -> npt.NDArray[np.intp]:
-        """How many lists of its ``walk`` each query must go through to meet k that are ``selected``; 0 where going
+    def probes(self, walk: Walk, unfiltered: npt.NDArray[np.intp], passing: Passing, k: int) -> npt.NDArray[np.intp]:
+        """How many lists of its ``walk`` each query must go through to meet k that are ``passing``; 0 where going
         through all codes is cheaper. ``unfiltered`` [queries]: how many it goes through without a filter."""
         near = walk.lists[:, : self.worth]
         rows = self.sizes[near].cumsum(axis=1)
-        passing = (self.sizes * selected[self.sample].mean(axis=1))[near].cumsum(axis=1)
-        met = AT * (np.arange(1, near.shape[1] + 1) / unfiltered[:, None]) ** 2 * passing / np.maximum(rows, 1)
+        ours = (self.sizes * passing.mask[self.sample].mean(axis=1))[near].cumsum(axis=1)
+        met = AT * (np.arange(1, near.shape[1] + 1) / unfiltered[:, None]) ** 2 * ours / np.maximum(rows, 1)
         enough = met >= AMPLE * k
         return np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, 0)
 

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.indexes import scan
-from retrieval.indexes.codes import Selected, Walk
+from retrieval.indexes.codes import Walk
 from retrieval.indexes.effort import Effort
+from retrieval.indexes.finer import Finer
 from retrieval.indexes.judged import Care, Doubt, Nominated, judged
 from retrieval.indexes.library import one_thread
 from retrieval.indexes.nomination import Nomination
 from retrieval.indexes.projection import Placed
-from retrieval.indexes.rows import Rows
+from retrieval.indexes.rows import Passing, Rows
 from retrieval.indexes.spread import AT
 from retrieval.planner import PLAIN, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
@@ -25,8 +26,12 @@ from retrieval.types import Keys, Similarities, UnitRows
 # than elsewhere: more is asked of them.
 SURE_NEAR, SURE, SURE_OWN = 1.25, 2.0, 3.0
 FIRST = 128  # read of all codes' nominees in any case; so many tell how far off codes are
+# Places are off by less, and less unlike from place to place.
+SURE_PLACE, SURE_OWN_PLACE, FIRST_PLACE = 1.5, 2.0, 64
 SPARE = 2  # times as many are nominated by lists as are read in any case
 WIDE = 8  # and by all codes: they are asked where nothing is known to be near
+LOOKED = 5  # times as many rows as may be returned: their places are looked at sooner than all codes
+KNOWN = 1024  # nominated by their leading places
 _CHEAP = 4096  # nominees of whom few are read: hardly more than a thousand cost
 _WIDER = 4
 WORTH = 3  # reading more than one row in so many costs more than scoring them all
@@ -37,11 +42,11 @@ EVERYONE = slice(None)
 
 
 def search(
-    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, selected: Selected | None
+    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, passing: Passing | None
 ) -> tuple[Keys, Similarities]:
-    """The k best of ``rows``, or of those ``selected``, best first, ties by key; padded with -1 and -inf."""
+    """The k best of ``rows``, or of those ``passing``, best first, ties by key; padded with -1 and -inf."""
     parts = [
-        _search(queries[at : at + _GROUP], rows, k, nomination, effort, selected)
+        _search(queries[at : at + _GROUP], rows, k, nomination, effort, passing)
         for at in range(0, len(queries), _GROUP)
     ]
     if len(parts) == 1:
@@ -50,7 +55,7 @@ def search(
 
 
 def _search(
-    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, selected: Selected | None
+    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, passing: Passing | None
 ) -> tuple[Keys, Similarities]:
     keys, sims = scan.no_answers(len(queries), k)
     doubt = np.ones(len(queries), bool)
@@ -60,28 +65,31 @@ def _search(
 
     with one_thread(len(queries) == 1):
         placed = nomination.projection.of(queries)
-        for asked, nominated, care in _nearby(placed, k, nomination, effort, selected):
+        for asked, nominated, care in _nearby(placed, k, nomination, effort, passing):
             answer(asked, nominated, care)
         if doubt.any():
-            for asked, nominated, care in _by_all(placed, k, nomination, effort, selected, doubt):
+            for asked, nominated, care in _by_codes(placed, k, nomination, effort, passing, doubt):
+                answer(asked, nominated, care)
+        if nomination.finer and doubt.any():
+            for asked, nominated, care in _by_places(placed, k, nomination.finer, passing, doubt):
                 answer(asked, nominated, care)
     if doubt.any():
-        keys[doubt], sims[doubt] = _exact(queries[doubt], rows, k, selected)
+        keys[doubt], sims[doubt] = _exact(queries[doubt], rows, k, passing)
     return keys, sims
 
 
 def _nearby(
-    placed: Placed, k: int, nomination: Nomination, effort: Effort, selected: Selected | None
+    placed: Placed, k: int, nomination: Nomination, effort: Effort, passing: Passing | None
 ) -> Iterator[tuple[Asked, Nominated, Care]]:
     """Which queries can be answered by the lists nearest to them, or by all codes where there are no lists, and by
     whom."""
     lists, spread = nomination.lists, nomination.spread
     if lists is None or spread is None:
-        if selected is None:
+        if passing is None:
             take = max(effort.wide, k)
             yield EVERYONE, nomination.whole.near(placed, SPARE * take), Care(take, SURE)
         return
-    walk = lists.nearest(placed, effort.probes if selected is None else max(effort.probes, spread.worth))
+    walk = lists.nearest(placed, effort.probes if passing is None else max(effort.probes, spread.worth))
     counts = walk.within(effort.reach)
     if k > AT:  # they lie further away
         counts = np.minimum(np.ceil(counts * (k / AT) ** 0.5).astype(np.intp), walk.lists.shape[1])
@@ -89,13 +97,13 @@ def _nearby(
     look = max(effort.look, k) if finer else SPARE * take
 
     def found(placed: Placed, look: int, walk: Walk) -> Nominated:
-        nominated = lists.near(placed, look, walk, selected)
+        nominated = lists.near(placed, look, walk, passing)
         return finer.of(placed, nominated) if finer else nominated
 
-    if selected is None:
+    if passing is None:
         yield EVERYONE, found(placed, look, walk.first(counts)), Care(take, SURE_NEAR)
         return
-    counts = spread.probes(walk, np.maximum(counts, effort.probes // 2), selected, k)
+    counts = spread.probes(walk, np.maximum(counts, effort.probes // 2), passing, k)
     if counts.any():
         asked = EVERYONE if counts.all() else counts > 0
         walk = walk.of(asked).first(counts[asked])
@@ -103,22 +111,39 @@ def _nearby(
         yield asked, found(placed.of(asked), 2 * look, walk), Care(2 * take, SURE, SURE_OWN)
 
 
-def _by_all(
-    placed: Placed, k: int, nomination: Nomination, effort: Effort, selected: Selected | None, doubt: Doubt
+def _by_codes(
+    placed: Placed, k: int, nomination: Nomination, effort: Effort, passing: Passing | None, doubt: Doubt
 ) -> Iterator[tuple[Asked, Nominated, Care]]:
-    """More and more of all codes' nominees for those in ``doubt``, until it costs more than to score all."""
-    care = Care(max(FIRST, FIRST * k // AT), SURE, SURE_OWN)
+    """More and more of all codes' nominees for those in ``doubt``, until it costs more than to look at everyone."""
+    size, care = nomination.whole.index.ntotal, Care(max(FIRST, FIRST * k // AT), SURE, SURE_OWN)
+    available = size if passing is None else len(passing)
+    if nomination.finer and available * LOOKED <= size:
+        return
     wide = max(WIDE * effort.wide, SPARE * care.first)
-    available = nomination.whole.index.ntotal if selected is None else int(np.count_nonzero(selected))
     while doubt.any() and wide < available and (wide <= _CHEAP or wide * WORTH < available):
         asked = EVERYONE if doubt.all() else doubt.copy()
-        yield asked, nomination.whole.near(placed.of(asked), wide, None, selected), care
+        yield asked, nomination.whole.near(placed.of(asked), wide, None, passing), care
         wide *= _WIDER
 
 
-def _exact(queries: UnitRows, rows: Rows, k: int, selected: Selected | None) -> tuple[Keys, Similarities]:
-    if selected is None:
+def _by_places(
+    placed: Placed, k: int, finer: Finer, passing: Passing | None, doubt: Doubt
+) -> Iterator[tuple[Asked, Nominated, Care]]:
+    """More and more nominees by the places of everyone, for those in ``doubt``, until nobody is left."""
+    positions = np.arange(len(finer.places)) if passing is None else passing.positions
+    care = Care(max(FIRST_PLACE, FIRST_PLACE * k // AT), SURE_PLACE, SURE_OWN_PLACE)
+    most = max(KNOWN, SPARE * care.first)
+    while doubt.any():
+        asked = doubt.copy()
+        yield asked, finer.among(placed.of(asked), positions, most), care
+        if most > len(positions):
+            return
+        most *= _WIDER
+
+
+def _exact(queries: UnitRows, rows: Rows, k: int, passing: Passing | None) -> tuple[Keys, Similarities]:
+    if passing is None:
         return scan.search(queries, rows, k)
-    positions = np.flatnonzero(selected)
+    positions = passing.positions
     gather = choose_scan(len(rows), len(positions), PLAIN) is Scan.GATHER
     return scan.search(queries, rows, k, positions, gather=gather)
