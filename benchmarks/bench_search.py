@@ -8,8 +8,8 @@ Vectors are those of the pictures and slices of ../shared by ``--encoder`` (or t
 against exact search. In the tables a contender's effort is raised until it reaches 0.99, or to its end ("short");
 ours take what they measured for themselves when they were built, and have a second line where less is enough. One
 client asks one query at a time, then 16 do at once, for ``--seconds`` each; a batch is all queries in one call. Under a
-filter a plan may return only a share of the vectors, chosen at random or lying together. Who can't take part is named
-with the reason.
+filter a plan may return only a share of the vectors, chosen at random or lying together. The first query in each scope
+is timed apart: some plans prepare for what is asked again. Who can't take part is named with the reason.
 """
 
 from __future__ import annotations

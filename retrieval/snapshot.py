@@ -12,7 +12,7 @@ from retrieval.indexes import scan
 from retrieval.indexes.base import VectorIndex
 from retrieval.indexes.exact import ExactIndex
 from retrieval.indexes.rows import Rows
-from retrieval.planner import OVERFETCH, Plan, combine
+from retrieval.planner import OVERFETCH, OVERFETCH_SELECTED, Plan, combine
 from retrieval.space import Space
 from retrieval.types import Keys, Similarities, UnitRows
 
@@ -113,12 +113,15 @@ class _Part:
         if allowed is None and len(dropped) > OVERFETCH:
             allowed = self.index.keys()
         if allowed is not None:
-            allowed = _without(_within(allowed, self.index.keys()), dropped)
-            return *self.index.search(queries, k, allowed), self.index.plan(len(allowed))
-        keys, sims = self.index.search(queries, k + len(dropped))
+            # Who is excluded differs from query to query, and the index may know the others from the last one.
+            allowed = _without(_within(allowed, self.index.keys()), self.dead)
+            dropped = excluded[_member(excluded, allowed)]
+            if len(dropped) > OVERFETCH_SELECTED:
+                allowed, dropped = _without(allowed, dropped), NO_KEYS
+        keys, sims = self.index.search(queries, k + len(dropped), allowed)
         if len(dropped):
             keys, sims = _drop(keys, sims, dropped)
-        return keys[:, :k], sims[:, :k], self.index.plan()
+        return keys[:, :k], sims[:, :k], self.index.plan(None if allowed is None else len(allowed) - len(dropped))
 
 
 def before_any(space: Space) -> Snapshot:

@@ -108,7 +108,7 @@ def test_the_least_effort_that_finds_enough_is_taken_else_what_finds_most() -> N
 
 
 def line(reached: float, effort: str, scope: int = 0) -> Line:
-    return Line(scope, effort, reached, 1.5, 2.5, 600, 900, 1200)
+    return Line(scope, effort, reached, 3.5, 1.5, 2.5, 600, 900, 1200)
 
 
 def exact_effort(rows: UnitRows) -> Effort:
@@ -145,7 +145,7 @@ def test_tables_name_who_is_short_and_who_is_left_out() -> None:
     scopes = (Scope(0, "no filter"), Scope(1, "10.0% at random", np.array([1])))
     text = tables(measured_twice(), [Left("pgvector", "not installed (pgvector)")], scopes, 10)
     assert "| one & all | 3.1 | 420 | 0 |" in text and "| other | 2.0 | not told | 900 |" in text
-    assert "| one & all | ef=32 | 0.9950 | 1.50 | 2.50 | 600 | 900 | 1200 |" in text
+    assert "| one & all | ef=32 | 0.9950 | 3.50 | 1.50 | 2.50 | 600 | 900 | 1200 |" in text
     assert "10.0% at random may be returned:" in text and "0.9100 (short)" in text
     assert "no more than needed" not in text
     assert text.endswith("Without pgvector: not installed (pgvector).")
@@ -157,8 +157,8 @@ def test_a_plan_that_does_more_than_is_needed_has_a_second_line() -> None:
     more = replace(line(0.999, "probes=8"), median=1.75)
     told = Measured("ours", 1.0, 1.0, 0, (more,), (line(0.98, "probes=1"), line(0.992, "probes=2"), more))
     rows = tables([told], [], (Scope(0, "no filter"),), 10).splitlines()[-2:]
-    assert rows[0].startswith("| ours | probes=8 | 0.9990 | 1.75 |")
-    assert rows[1].startswith("| ours, told to do no more than needed | probes=2 | 0.9920 | 1.50 |")
+    assert rows[0].startswith("| ours | probes=8 | 0.9990 | 3.50 | 1.75 |")
+    assert rows[1].startswith("| ours, told to do no more than needed | probes=2 | 0.9920 | 3.50 | 1.50 |")
 
 
 def test_the_plot_is_small_and_the_same_each_time(tmp_path: Path) -> None:

@@ -7,17 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from retrieval.errors import CorruptIndex
 from retrieval.indexes.choice import CODED_FROM
 from retrieval.indexes.fastscan import FastScanIndex
 from retrieval.indexes.finer import PLACES_FILE, suits
-from retrieval.indexes.leading import LEADING_FILE, TURN_FILE, Leading
-from retrieval.indexes.noise import Noise
 from retrieval.indexes.nomination import NOISE_FILE
-from retrieval.indexes.projection import Placed
 from retrieval.types import Keys, UnitRows
 
 DIM, COUNT, INNER = 400, CODED_FROM + 500, 24
@@ -81,7 +76,7 @@ def test_neighbours_are_found_and_few_rows_are_read(folder: Path, rows: UnitRows
     assert recall_of(index, rows, keys, None, k) >= 0.99
 
 
-@pytest.mark.parametrize("share", [0.18, 0.25, 0.5, 0.9])  # the first is looked through by leading places
+@pytest.mark.parametrize("share", [0.18, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("together", [False, True])
 def test_a_filter_keeps_recall(folder: Path, rows: UnitRows, keys: Keys, share: float, together: bool) -> None:
     order = np.argsort(rows[:, 0]) if together else np.random.default_rng(1).permutation(COUNT)
@@ -102,25 +97,6 @@ def test_who_is_told_apart_poorly_by_codes_is_told_apart_by_places(folder: Path,
         assert (np.diff(((places[line] - query) ** 2).sum(axis=1)) >= -1e-5).all()
     assert nomination.finer.noise.spread < nomination.lists.noise.spread
     assert looked.coarse is coarse
-
-
-@given(seed=st.integers(0, 999), count=st.integers(1, 60), most=st.integers(1, 40), levels=st.integers(1, 50))
-def test_who_leads_is_found(seed: int, count: int, most: int, levels: int) -> None:
-    """Of any rows, also where many are equally near: nobody is left out who is nearer than somebody nominated."""
-    rng = np.random.default_rng(seed)
-    places = rng.integers(0, levels, (80, 3)).astype(np.float32)
-    leading = Leading(np.eye(3, dtype=np.float32), places, Noise(1.0, 0.1))
-    positions = np.sort(rng.permutation(80)[:count])
-    placed = Placed(rng.standard_normal((2, 3)).astype(np.float32), np.zeros(2, np.float32))
-    found = leading.near(placed, positions, most)
-    for query, nominees, likely in zip(placed.rows, found.nominees, found.likely, strict=True):
-        there = nominees[nominees >= 0]
-        assert len(set(there)) == len(there) == min(most, count) and np.isin(there, positions).all()
-        every = np.sort(((places[positions] - query) ** 2).sum(axis=1))[: len(there)]
-        own = ((places[there] - query) ** 2).sum(axis=1)
-        assert np.allclose(np.sort(own), every, atol=1e-3)
-        assert np.allclose(likely[: len(there)], 1 - own / 2, atol=1e-3)
-        assert np.isneginf(likely[len(there) :]).all() and likely[-1] == likely.min()
 
 
 def test_saved_elsewhere_and_held_in_memory_it_answers_the_same(
@@ -145,7 +121,7 @@ def test_places_are_kept_only_where_they_are_looked_at(
     short = np.ascontiguousarray(rows[:, :dim] / np.linalg.norm(rows[:, :dim], axis=1, keepdims=True))
     index = FastScanIndex.build(tmp_path, [(keys, short)], dim, options)
     assert "look=" not in index.options
-    assert not any((tmp_path / file).exists() for file in (PLACES_FILE, LEADING_FILE, TURN_FILE))
+    assert not (tmp_path / PLACES_FILE).exists()
 
 
 def damaged(path: Path) -> None:
@@ -168,16 +144,12 @@ def of_other_numbers(path: Path) -> None:
     np.save(path, np.load(path).astype(np.float64))
 
 
-@pytest.mark.parametrize("file", [PLACES_FILE, LEADING_FILE, TURN_FILE])
 @pytest.mark.parametrize(
     "harm", [damaged, of_fewer_rows, of_other_directions, of_columns, of_other_numbers, Path.unlink]
 )
-def test_places_that_do_not_fit_are_told(folder: Path, tmp_path: Path, harm: Callable[[Path], None], file: str) -> None:
+def test_places_that_do_not_fit_are_told(folder: Path, tmp_path: Path, harm: Callable[[Path], None]) -> None:
     copied(folder, tmp_path)
-    harm(tmp_path / file)
-    if file == TURN_FILE and harm in {of_columns, of_other_numbers}:
-        FastScanIndex.open(tmp_path)  # small enough to be read as it should be
-        return
+    harm(tmp_path / PLACES_FILE)
     with pytest.raises(CorruptIndex):
         FastScanIndex.open(tmp_path)
 

@@ -23,8 +23,8 @@ from tests.vector_cases import unit_rows
         ("auto", CODED_FROM - 1, "exact"),
         ("auto", CODED_FROM, "fastscan"),
         ("auto:1G", 10**6, "fastscan"),
-        ("auto:200M", 10**6, "fastscan:dims=352"),
-        ("auto:60M", 10**6, "fastscan:dims=64"),
+        ("auto:200M", 10**6, "fastscan:dims=256"),
+        ("auto:90M", 10**6, "fastscan:dims=64"),
     ],
 )
 def test_what_is_chosen(backend: str, count: int, expected: str) -> None:
@@ -34,7 +34,7 @@ def test_what_is_chosen(backend: str, count: int, expected: str) -> None:
 
 def test_too_little_memory_is_told_with_what_is_needed() -> None:
     pytest.importorskip("faiss")
-    with pytest.raises(UsageError, match="1,000,000 vectors take at least 53 MB, more than the 20 MB allowed"):
+    with pytest.raises(UsageError, match="1,000,000 vectors take at least 73 MB, more than the 20 MB allowed"):
         chosen("auto:20M", 10**6, 1280)
 
 

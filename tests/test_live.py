@@ -15,7 +15,7 @@ from retrieval.generations import generations_folder, publishing, sweep, write
 from retrieval.indexes import index_type, split_backend
 from retrieval.live import LiveIndex
 from retrieval.manifest import MANIFEST_FILE, Facts, Manifest
-from retrieval.planner import OVERFETCH
+from retrieval.planner import OVERFETCH, OVERFETCH_SELECTED
 from retrieval.types import Keys, Similarities, UnitRows
 from tests.vector_source import SqliteVectors
 
@@ -191,6 +191,26 @@ def test_many_deletes_and_many_exclusions(source: SqliteVectors, live: LiveIndex
     live.refresh()
     assert found(live, query, 20) == oracle(stored, query, 20)[0]
     assert len(live) == len(stored)
+
+
+@pytest.mark.parametrize("backend", ["exact", "faiss:SQfp16"])
+@pytest.mark.parametrize("count", [1, OVERFETCH_SELECTED, OVERFETCH_SELECTED + 1])
+def test_exclusions_among_those_selected(
+    source: SqliteVectors, live: LiveIndex, tmp_path: Path, backend: str, count: int
+) -> None:
+    """Also where fewer than k are left, some of them were deleted, and some excluded ones are not selected anyway."""
+    vectors = unit_rows(400)
+    stored = dict(zip(source.add(vectors).tolist(), vectors, strict=True))
+    publish(source, tmp_path, backend)
+    source.delete(2)
+    del stored[2]
+    live.refresh()
+    query, allowed = unit_rows(1, 9)[0], np.arange(2, 202, 2)
+    excluded = np.array([5, 7, *np.arange(10, 10 + 2 * count, 2)])
+    left = {key: row for key, row in stored.items() if key in allowed and key not in excluded}
+    for k in (10, 150):
+        assert found(live, query, k, allowed=allowed, excluded=excluded) == oracle(left, query, k)[0]
+    assert live.search(query[None, :], 5, allowed, excluded)[2].candidates == len(left)
 
 
 def test_the_plan_says_what_was_done(source: SqliteVectors, live: LiveIndex, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_what_auto_takes_gives_way_to_exact_where_it_finds_too_little(
         commit_vectors(catalog, rows)
         with pytest.raises(UsageError, match=r"fastscan:dims=64\S* finds 0\.\d+ of the true 10 nearest neighbours"):
             publish(catalog, tmp_path, "fastscan:dims=64")
-        manifest = publish(catalog, tmp_path, "auto:600K")
+        manifest = publish(catalog, tmp_path, "auto:800K")
     assert manifest.facts.backend == "exact" and "Every vector will be scored instead" in caplog.text
 
 

@@ -36,11 +36,13 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``median`` and ``tail`` (99th percentile) in ms of one client's queries; the rest are queries a second."""
+    """``first``: ms of the first query in this scope; ``median`` and ``tail`` (99th percentile) in ms of one client's
+    queries after that; the rest are queries a second."""
 
     scope: int
     effort: str
     recall: float
+    first: float
     median: float
     tail: float
     alone: float
@@ -94,6 +96,9 @@ def least_enough(efforts: Sequence[Effort], rows: UnitRows, questions: Questions
 def line_of(effort: Effort, rows: UnitRows, questions: Questions, scope: Scope) -> Line:
     queries = questions.queries if scope.allowed is None else questions.queries[:WITHIN]
     with effort.client(scope) as search:
+        started = time.perf_counter()
+        search(queries[:1])
+        first = (time.perf_counter() - started) * 1e3
         search(queries[:_WARM])
         started = time.perf_counter()
         found = search(queries)
@@ -105,6 +110,7 @@ def line_of(effort: Effort, rows: UnitRows, questions: Questions, scope: Scope) 
         scope.number,
         effort.name,
         reached,
+        first,
         float(np.median(each)),
         float(np.percentile(each, 99)),
         1e3 / float(np.mean(each)),

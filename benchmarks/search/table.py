@@ -8,7 +8,7 @@ from benchmarks.search.measure import CLIENTS, ENOUGH, Line, Measured, enough
 from benchmarks.search.scopes import Scope
 from benchmarks.search.trial import Left
 
-_HEAD = f"| plan | effort | recall@10 | p50 ms | p99 ms | queries/s, 1 client | {CLIENTS} clients | batch |"
+_HEAD = f"| plan | effort | recall@10 | first ms | p50 ms | p99 ms | queries/s, 1 client | {CLIENTS} clients | batch |"
 
 
 def tables(found: Sequence[Measured], left: Sequence[Left], scopes: Sequence[Scope], count: int) -> str:
@@ -23,7 +23,7 @@ def tables(found: Sequence[Measured], left: Sequence[Left], scopes: Sequence[Sco
     for scope in scopes:
         title = scope.name if scope.allowed is None else f"{scope.name} may be returned"
         rows = [row for each in found for row in _rows(each, scope)]
-        parts.append(f"{title[0].upper()}{title[1:]}:\n\n{_HEAD}\n|{'---|' * 8}\n" + "\n".join(rows))
+        parts.append(f"{title[0].upper()}{title[1:]}:\n\n{_HEAD}\n|{'---|' * 9}\n" + "\n".join(rows))
     parts += [f"Without {each.name}: {each.reason}." for each in left]
     return "\n\n".join(parts)
 
@@ -39,8 +39,8 @@ def _rows(told: Measured, scope: Scope) -> list[str]:
 def _row(name: str, line: Line) -> str:
     short = "" if line.recall >= ENOUGH else " (short)"
     return (
-        f"| {name} | {line.effort} | {line.recall:.4f}{short} | {line.median:.2f} | {line.tail:.2f} | "
-        f"{line.alone:.0f} | {line.many:.0f} | {line.batch:.0f} |"
+        f"| {name} | {line.effort} | {line.recall:.4f}{short} | {line.first:.2f} | {line.median:.2f} | "
+        f"{line.tail:.2f} | {line.alone:.0f} | {line.many:.0f} | {line.batch:.0f} |"
     )
 
 

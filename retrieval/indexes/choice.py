@@ -11,7 +11,11 @@ from retrieval.indexes import split_backend
 AUTO = "auto"
 CODED_FROM = 10_000  # with fewer vectors all of them are scored, which takes a millisecond
 MOST_DIRECTIONS, LEAST_DIRECTIONS, STEP = 512, 64, 32  # that codes keep; by the step a processor likes
-_BESIDE = 24  # bytes of a vector beside its codes: its key, and its place in two lists
+SCOPED = 0.5  # of all vectors may be kept once more, with others that a filter lets through
+# Bytes of a vector: 4 bits for two directions, twice, and its key and its place in two lists; and where it is kept
+# with others, the bits once more, its key, two positions and a mark.
+_A_DIRECTION = 0.5 + SCOPED * 0.25
+_BESIDE = 24 + SCOPED * 26
 _SIZE = re.compile(r"([1-9]\d{0,5}(?:\.\d{1,3})?)\s?([KMGT])i?B?", re.IGNORECASE)
 
 
@@ -19,8 +23,8 @@ def chosen(backend: str, count: int, dim: int) -> str:
     """``backend`` as it is, or for ``auto`` and ``auto:8G`` what suits ``count`` vectors of ``dim``.
 
     The size is the most memory the index may take. ``exact`` reads every row and keeps none; ``fastscan`` keeps the
-    codes of all, half a byte for each of at most ``MOST_DIRECTIONS`` directions. UsageError where the fewest directions
-    don't fit, or for no size.
+    codes of all, of at most ``MOST_DIRECTIONS`` directions, and again of those that filters let through. UsageError
+    where the fewest directions don't fit, or for no size.
     """
     name, options = split_backend(backend)
     if name != AUTO:
@@ -31,7 +35,7 @@ def chosen(backend: str, count: int, dim: int) -> str:
     most = min(MOST_DIRECTIONS, dim)
     if memory is None or count * bytes_of_codes(most) <= memory:
         return "fastscan"
-    fitting = int(2 * (memory / count - _BESIDE)) // STEP * STEP
+    fitting = int((memory / count - _BESIDE) / _A_DIRECTION) // STEP * STEP
     if fitting < min(LEAST_DIRECTIONS, most):
         needed = count * bytes_of_codes(min(LEAST_DIRECTIONS, most)) / 2**20
         raise UsageError(
@@ -41,9 +45,9 @@ def chosen(backend: str, count: int, dim: int) -> str:
     return f"fastscan:dims={fitting}"
 
 
-def bytes_of_codes(directions: int) -> int:
-    """Of memory for a vector: 4 bits for two directions, twice, and what lies beside them."""
-    return directions // 2 + _BESIDE
+def bytes_of_codes(directions: int) -> float:
+    """Of memory for a vector, at most."""
+    return directions * _A_DIRECTION + _BESIDE
 
 
 def memory_of(text: str) -> int:

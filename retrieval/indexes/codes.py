@@ -15,6 +15,7 @@ import numpy.typing as npt
 from retrieval.indexes.judged import Nominated
 from retrieval.indexes.library import load_faiss
 from retrieval.indexes.noise import Noise, seen
+from retrieval.indexes.packed import BLOCK, Blocks, taken
 from retrieval.indexes.projection import Placed
 from retrieval.indexes.rows import Passing, Rows
 from retrieval.types import UnitRows
@@ -66,13 +67,7 @@ class Codes:
     @classmethod
     def empty(cls, placed: npt.NDArray[np.float32], lists: int) -> Self:
         """Lists and codes learnt from these rows. Pairs of directions have one code of 4 bits."""
-        faiss = load_faiss()
-        dims = placed.shape[1]
-        middles = faiss.IndexFlatL2(dims)
-        index = faiss.IndexIVFPQFastScan(middles, dims, lists, dims // 2, 4)
-        index.own_fields = True
-        middles.this.disown()
-        index.by_residual = lists > 1
+        index = _without_rows(placed.shape[1], lists)
         index.cp.niter = _ROUNDS
         index.train(placed)
         return cls(index, Noise(1.0, 0.0))
@@ -97,12 +92,39 @@ class Codes:
         self.index.search_preassigned_c(len(placed), rows, wanted, lists, middles, far, who, False, through)
         return Nominated(nominees, self.noise.likely(distances, placed), self.noise.spread)
 
+    def of(self, positions: npt.NDArray[np.intp]) -> Codes:
+        """Of the rows at these ascending positions alone, as they are coded here; where ``lists`` is 1."""
+        faiss, ids = load_faiss(), np.ascontiguousarray(positions, np.int64)
+        index = _without_rows(self.index.d, 1)
+        index.quantizer.add(self.index.quantizer.reconstruct_n(0, 1))
+        index.pq, index.is_trained, index.ntotal = self.index.pq, True, len(ids)
+        codes = taken(self._blocks(), ids)
+        index.invlists.add_entries(0, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+        return Codes(index, self.noise)
+
+    def _blocks(self) -> Blocks:
+        lists, pairs = self.index.invlists, self.index.M2 // 2
+        blocks = -(-lists.list_size(0) // BLOCK)
+        found: Blocks = load_faiss().rev_swig_ptr(lists.get_codes(0), blocks * pairs * BLOCK)
+        return found.reshape(blocks, pairs, BLOCK)
+
     def measured(self, queries: UnitRows, placed: Placed, rows: Rows) -> Codes:
         """With the noise that these queries meet in rows from everywhere."""
         among = rows.passing(rows.keys[seen(len(rows))])
         found = Codes(self.index, Noise(0.0, 0.0)).near(placed, len(among), None, among)
         distances = -2 * found.likely - placed.outside[:, None]
         return Codes(self.index, Noise.met(queries, placed, rows, found.nominees, distances))
+
+
+def _without_rows(dims: int, lists: int) -> Any:
+    """A faiss.IndexIVFPQFastScan that owns its list of middles."""
+    faiss = load_faiss()
+    middles = faiss.IndexFlatL2(dims)
+    index = faiss.IndexIVFPQFastScan(middles, dims, lists, dims // 2, 4)
+    index.own_fields = True
+    middles.this.disown()
+    index.by_residual = lists > 1
+    return index
 
 
 def _through(probes: int, passing: Passing | None) -> Any:

@@ -21,6 +21,7 @@ from retrieval.indexes.choice import CODED_FROM
 from retrieval.indexes.effort import Effort, measured
 from retrieval.indexes.nomination import Nomination
 from retrieval.indexes.rows import Rows
+from retrieval.indexes.scopes import Scopes
 from retrieval.indexes.stored import Stored
 from retrieval.indexes.widening import WORTH, search
 from retrieval.planner import CODED, Plan, Scan, choose_scan
@@ -74,6 +75,11 @@ class _State:
     rows: Rows
     nomination: Nomination | None
     shape: Shape
+    scopes: Scopes | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, nomination: Nomination | None, shape: Shape) -> Self:
+        return cls(rows, nomination, shape, Scopes(rows, nomination.whole) if nomination else None)
 
 
 class FastScanIndex(Stored):
@@ -89,7 +95,7 @@ class FastScanIndex(Stored):
     @classmethod
     def create(cls, dim: int, options: str = "") -> Self:
         shape = Shape.parse(options)
-        return cls(shape, _State(Rows.empty(dim), None, shape))
+        return cls(shape, _State.of(Rows.empty(dim), None, shape))
 
     @classmethod
     def build(cls, directory: Path, batches: Iterable[tuple[Keys, UnitRows]], dim: int, options: str = "") -> Self:
@@ -131,11 +137,12 @@ class FastScanIndex(Stored):
         state = self._state
         rows, nomination = state.rows, state.nomination
         queries, allowed = scan.check_search(queries, rows.dim, k, allowed)
-        few = allowed is not None and len(allowed) <= CODED.few
         effort = state.shape.effort.at(k)
-        if nomination is None or few or effort.wide * WORTH >= len(rows) or not len(queries):
+        few = allowed is not None and len(allowed) <= CODED.few
+        if nomination is None or state.scopes is None or few or effort.wide * WORTH >= len(rows) or not len(queries):
             return scan.search(queries, rows, k, None if allowed is None else rows.positions(allowed))
-        return search(queries, rows, k, nomination, effort, None if allowed is None else rows.passing(allowed))
+        scope = None if allowed is None else state.scopes.of(allowed, len(queries))
+        return search(queries, rows, k, nomination, effort, scope)
 
     def save(self, directory: Path) -> None:
         self._state.rows.save(directory)
@@ -157,13 +164,13 @@ class FastScanIndex(Stored):
             nomination = Nomination.open(directory, rows) if facts["coded"] else None
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, UsageError) as error:
             raise CorruptIndex("The files of the codes can't be read: rebuild the index.") from error
-        return cls(shape, _State(rows, nomination, shape))
+        return cls(shape, _State.of(rows, nomination, shape))
 
 
 def _coded(rows: Rows, stated: Shape, directory: Path | None = None) -> _State:
     if len(rows) < CODED_FROM:
-        return _State(rows, None, stated)
+        return _State.of(rows, None, stated)
     nomination = Nomination.over(rows, min(stated.dims, rows.dim), stated.lists, directory)
     effort = measured(nomination, rows, stated.effort)
     lists = 0 if nomination.lists is None else nomination.lists.lists
-    return _State(rows, nomination, Shape(nomination.whole.index.d, lists, *astuple(effort)))
+    return _State.of(rows, nomination, Shape(nomination.whole.index.d, lists, *astuple(effort)))

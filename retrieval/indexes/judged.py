@@ -33,11 +33,16 @@ class Care:
     """How many rows are read: the ``first`` likeliest in any case, and of the others those who may well be nearer than
     the k-th best of these, when they are ``sure`` times the noise more similar than is likely. ``own``: or as much more
     as the query's own first nominees were on average, and so many times their noise, where that is more (0: not worked
-    out)."""
+    out). ``coarse``: times the noise of what nominated them, where more is known by now (0: as ``sure``)."""
 
     first: int
     sure: float
     own: float = 0.0
+    coarse: float = 0.0
+
+    @property
+    def sure_of_coarse(self) -> float:
+        return self.coarse or self.sure
 
 
 def judged(queries: UnitRows, rows: Rows, nominated: Nominated, care: Care, k: int) -> tuple[Keys, Similarities, Doubt]:
@@ -56,7 +61,7 @@ def judged(queries: UnitRows, rows: Rows, nominated: Nominated, care: Care, k: i
     keys, sims = _best(queries, rows, nominees, rough, k)
     worst, known = sims[:, -1], nominated
     if nominated.coarse:
-        known, margin = nominated.coarse, care.sure * nominated.coarse.noise
+        known, margin = nominated.coarse, care.sure_of_coarse * nominated.coarse.noise
     doubt: Doubt = (known.nominees[:, -1] >= 0) & (known.likely[:, -1] + margin > worst) | np.isneginf(worst)
     return keys, sims, doubt
 

@@ -57,7 +57,7 @@ class Nomination:
         asked = projection.of(queries)
         if lists > 1 and suits(rows.dim, placed.shape[1]):
             shape = (len(rows), placed.shape[1])
-            finer: Finer | None = Finer.over(blocks, shape, placed, directory).measured(queries, asked, rows)
+            finer: Finer | None = Finer.over(blocks, shape, directory).measured(queries, asked, rows)
         else:
             finer = None
             deque(blocks, maxlen=0)  # nobody wants them
@@ -71,7 +71,7 @@ class Nomination:
     def save(self, directory: Path) -> None:
         """Into the directory that it was built in, or another one."""
         codes = [self.whole] if self.lists is None else [self.whole, self.lists]
-        noise = [*(each.noise for each in codes), *(self.finer.noises if self.finer else ())]
+        noise = [*(each.noise for each in codes), *((self.finer.noise,) if self.finer else ())]
         save_array(directory / DIRECTIONS_FILE, self.projection.directions)
         save_array(directory / MEAN_FILE, self.projection.mean)
         save_array(directory / NOISE_FILE, np.array([(each.offset, each.spread) for each in noise]))
@@ -91,8 +91,8 @@ class Nomination:
             Codes(load_faiss().read_index(str(directory / file)), each)
             for file, each in zip(files, noise, strict=False)
         ]
-        finer = Finer.open(directory, *noise[len(codes) :]) if len(noise) > len(codes) else None
-        shapes = [*((each.index.ntotal, each.index.d) for each in codes), *(finer.shapes if finer else ())]
+        finer = Finer.open(directory, noise[len(codes)]) if len(noise) > len(codes) else None
+        shapes = [*((each.index.ntotal, each.index.d) for each in codes), *((finer.places.shape,) if finer else ())]
         expected = (len(rows), directions.shape[-1])
         fits = directions.shape[0] == rows.dim and mean.shape == (rows.dim,) and set(shapes) == {expected}
         if not fits or {directions.dtype, mean.dtype} != {_FLOAT}:

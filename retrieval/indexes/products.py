@@ -46,30 +46,14 @@ def _by_position(
 def products_of_one(
     query: npt.NDArray[np.float32], vectors: UnitRows, positions: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float32]:
-    """Inner products [n] of one query [dim]."""
-    return _of_one(products, query, vectors, positions)
-
-
-def distances_of_one(
-    query: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], positions: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
-    """Squared distances [n] from one query [dim]."""
-    return _of_one(distances, query, vectors, positions)
-
-
-def _of_one(
-    measure: Callable[..., npt.NDArray[np.float32]],
-    query: npt.NDArray[np.float32],
-    vectors: npt.NDArray[np.float32],
-    positions: npt.NDArray[np.intp],
-) -> npt.NDArray[np.float32]:
-    """By one thread where there is little to read, which is sooner than to wake others."""
+    """Inner products [n] of one query [dim]. By one thread where there is little to read, which is sooner than to wake
+    others."""
     if len(positions) * vectors.shape[1] < _FOR_MORE_THREADS:
         with one_thread(True):
-            few: npt.NDArray[np.float32] = measure(query[None, :], vectors, positions[None, :])[0]
+            few: npt.NDArray[np.float32] = products(query[None, :], vectors, positions[None, :])[0]
         return few
     threads = load_faiss().omp_get_max_threads()
-    shares = np.full((threads, -(-len(positions) // threads)), -1, np.int64)
+    shares = np.full((threads, -(-len(positions) // threads)), NOBODY, np.int64)
     shares.ravel()[: len(positions)] = positions
-    found = measure(np.tile(query, (threads, 1)), vectors, shares).ravel()
+    found = products(np.tile(query, (threads, 1)), vectors, shares).ravel()
     return found[: len(positions)]

@@ -10,12 +10,12 @@ import numpy.typing as npt
 from retrieval.indexes import scan
 from retrieval.indexes.codes import Walk
 from retrieval.indexes.effort import Effort
-from retrieval.indexes.finer import Finer
 from retrieval.indexes.judged import Care, Doubt, Nominated, judged
 from retrieval.indexes.library import one_thread
 from retrieval.indexes.nomination import Nomination
 from retrieval.indexes.projection import Placed
 from retrieval.indexes.rows import Passing, Rows
+from retrieval.indexes.scopes import Scope
 from retrieval.indexes.spread import AT
 from retrieval.planner import PLAIN, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
@@ -30,24 +30,24 @@ FIRST = 128  # read of all codes' nominees in any case; so many tell how far off
 SURE_PLACE, SURE_OWN_PLACE, FIRST_PLACE = 1.5, 2.0, 64
 SPARE = 2  # times as many are nominated by lists as are read in any case
 WIDE = 8  # and by all codes: they are asked where nothing is known to be near
-LOOKED = 5  # times as many rows as may be returned: their places are looked at sooner than all codes
-KNOWN = 1024  # nominated by their leading places
+LOOKED = 512  # nominated by all codes where they are looked at more closely first
 _CHEAP = 4096  # nominees of whom few are read: hardly more than a thousand cost
+_CHEAP_PLACES = 32_768
 _WIDER = 4
 WORTH = 3  # reading more than one row in so many costs more than scoring them all
 _GROUP = 256  # queries answered together, so that the memory of their nominees is bounded
+_HELD = 1 << 21  # nominees of queries that are answered together
 
 Asked = slice | npt.NDArray[np.bool_]  # of several queries
 EVERYONE = slice(None)
 
 
 def search(
-    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, passing: Passing | None
+    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, scope: Scope | None
 ) -> tuple[Keys, Similarities]:
-    """The k best of ``rows``, or of those ``passing``, best first, ties by key; padded with -1 and -inf."""
+    """The k best of ``rows``, or of those in ``scope``, best first, ties by key; padded with -1 and -inf."""
     parts = [
-        _search(queries[at : at + _GROUP], rows, k, nomination, effort, passing)
-        for at in range(0, len(queries), _GROUP)
+        _search(queries[at : at + _GROUP], rows, k, nomination, effort, scope) for at in range(0, len(queries), _GROUP)
     ]
     if len(parts) == 1:
         return parts[0]
@@ -55,23 +55,22 @@ def search(
 
 
 def _search(
-    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, passing: Passing | None
+    queries: UnitRows, rows: Rows, k: int, nomination: Nomination, effort: Effort, scope: Scope | None
 ) -> tuple[Keys, Similarities]:
     keys, sims = scan.no_answers(len(queries), k)
     doubt = np.ones(len(queries), bool)
+    passing = scope.passing if scope else None
 
     def answer(asked: Asked, nominated: Nominated, care: Care) -> None:
         keys[asked], sims[asked], doubt[asked] = judged(queries[asked], rows, nominated, care, k)
 
     with one_thread(len(queries) == 1):
         placed = nomination.projection.of(queries)
-        for asked, nominated, care in _nearby(placed, k, nomination, effort, passing):
-            answer(asked, nominated, care)
-        if doubt.any():
-            for asked, nominated, care in _by_codes(placed, k, nomination, effort, passing, doubt):
+        if not (scope and scope.codes):
+            for asked, nominated, care in _nearby(placed, k, nomination, effort, passing):
                 answer(asked, nominated, care)
-        if nomination.finer and doubt.any():
-            for asked, nominated, care in _by_places(placed, k, nomination.finer, passing, doubt):
+        if doubt.any():
+            for asked, nominated, care in _by_codes(placed, k, nomination, effort, scope, doubt):
                 answer(asked, nominated, care)
     if doubt.any():
         keys[doubt], sims[doubt] = _exact(queries[doubt], rows, k, passing)
@@ -112,33 +111,40 @@ def _nearby(
 
 
 def _by_codes(
-    placed: Placed, k: int, nomination: Nomination, effort: Effort, passing: Passing | None, doubt: Doubt
+    placed: Placed, k: int, nomination: Nomination, effort: Effort, scope: Scope | None, doubt: Doubt
 ) -> Iterator[tuple[Asked, Nominated, Care]]:
-    """More and more of all codes' nominees for those in ``doubt``, until it costs more than to look at everyone."""
-    size, care = nomination.whole.index.ntotal, Care(max(FIRST, FIRST * k // AT), SURE, SURE_OWN)
-    available = size if passing is None else len(passing)
-    if nomination.finer and available * LOOKED <= size:
-        return
-    wide = max(WIDE * effort.wide, SPARE * care.first)
-    while doubt.any() and wide < available and (wide <= _CHEAP or wide * WORTH < available):
-        asked = EVERYONE if doubt.all() else doubt.copy()
-        yield asked, nomination.whole.near(placed.of(asked), wide, None, passing), care
+    """More and more nominees of the codes of all who may be returned, for those in ``doubt``, until nobody is left or
+    it costs more than to look at everyone."""
+    finer, codes, passing = nomination.finer, nomination.whole, scope.passing if scope else None
+    if scope and scope.codes:
+        codes, passing = scope.codes, None
+    available = len(scope.passing) if scope else nomination.whole.index.ntotal
+    if finer:
+        care = Care(max(FIRST_PLACE, FIRST_PLACE * k // AT), SURE_PLACE, SURE_OWN_PLACE, SURE)
+        wide, cheap = LOOKED, _CHEAP_PLACES
+    else:
+        care = Care(max(FIRST, FIRST * k // AT), SURE, SURE_OWN)
+        wide, cheap = WIDE * effort.wide, _CHEAP
+    wide = max(wide, SPARE * care.first)
+    while doubt.any() and (wide <= cheap or wide * WORTH < available):
+        for asked in _together(doubt, wide):
+            nominated = codes.near(placed.of(asked), wide, None, passing)
+            yield asked, finer.of(placed.of(asked), nominated) if finer else nominated, care
+        if wide > available:
+            return
         wide *= _WIDER
 
 
-def _by_places(
-    placed: Placed, k: int, finer: Finer, passing: Passing | None, doubt: Doubt
-) -> Iterator[tuple[Asked, Nominated, Care]]:
-    """More and more nominees by the places of everyone, for those in ``doubt``, until nobody is left."""
-    positions = np.arange(len(finer.places)) if passing is None else passing.positions
-    care = Care(max(FIRST_PLACE, FIRST_PLACE * k // AT), SURE_PLACE, SURE_OWN_PLACE)
-    most = max(KNOWN, SPARE * care.first)
-    while doubt.any():
-        asked = doubt.copy()
-        yield asked, finer.among(placed.of(asked), positions, most), care
-        if most > len(positions):
-            return
-        most *= _WIDER
+def _together(doubt: Doubt, wide: int) -> list[Asked]:
+    """Those in doubt, as many at once as may have so many nominees each."""
+    most = max(1, _HELD // wide)
+    if doubt.all() and len(doubt) <= most:
+        return [EVERYONE]
+    asked = np.flatnonzero(doubt)
+    groups = [np.zeros(len(doubt), bool) for _ in range(-(-len(asked) // most))]
+    for n, group in enumerate(groups):
+        group[asked[n * most : (n + 1) * most]] = True
+    return list(groups)
 
 
 def _exact(queries: UnitRows, rows: Rows, k: int, passing: Passing | None) -> tuple[Keys, Similarities]:

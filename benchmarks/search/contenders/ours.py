@@ -17,7 +17,7 @@ from benchmarks.search.scopes import Scope
 from retrieval.indexes import index_type
 from retrieval.indexes.base import VectorIndex
 
-_MAPPED = ("vectors.npy", "places.npy", "leading.npy")  # read where they lie; the first is of every backend
+_MAPPED = ("vectors.npy", "places.npy")  # read where they lie; the first is of every backend
 _BATCH = 4096
 # A backend that measures at its build how far it must look says so in these options. The curve has it look further and
 # less far than that.
