@@ -28,11 +28,11 @@ SURE_NEAR, SURE, SURE_OWN = 1.25, 2.0, 3.0
 FIRST = 128  # read of all codes' nominees in any case; so many tell how far off codes are
 # Places are off by less, and less unlike from place to place.
 SURE_PLACE, SURE_OWN_PLACE, FIRST_PLACE = 1.5, 2.0, 64
+SURE_NOMINATED = 1.75  # of the codes that nominated them
 SPARE = 2  # times as many are nominated by lists as are read in any case
 WIDE = 8  # and by all codes: they are asked where nothing is known to be near
 LOOKED = 512  # nominated by all codes where they are looked at more closely first
 _CHEAP = 4096  # nominees of whom few are read: hardly more than a thousand cost
-_CHEAP_PLACES = 32_768
 _WIDER = 4
 WORTH = 3  # reading more than one row in so many costs more than scoring them all
 _GROUP = 256  # queries answered together, so that the memory of their nominees is bounded
@@ -120,19 +120,19 @@ def _by_codes(
         codes, passing = scope.codes, None
     available = len(scope.passing) if scope else nomination.whole.index.ntotal
     if finer:
-        care = Care(max(FIRST_PLACE, FIRST_PLACE * k // AT), SURE_PLACE, SURE_OWN_PLACE, SURE)
-        wide, cheap = LOOKED, _CHEAP_PLACES
+        care = Care(max(FIRST_PLACE, FIRST_PLACE * k // AT), SURE_PLACE, SURE_OWN_PLACE, SURE_NOMINATED)
+        wide = LOOKED
     else:
         care = Care(max(FIRST, FIRST * k // AT), SURE, SURE_OWN)
-        wide, cheap = WIDE * effort.wide, _CHEAP
+        wide = WIDE * effort.wide
     wide = max(wide, SPARE * care.first)
-    while doubt.any() and (wide <= cheap or wide * WORTH < available):
+    while doubt.any() and (finer or wide <= _CHEAP or wide * WORTH < available):
         for asked in _together(doubt, wide):
             nominated = codes.near(placed.of(asked), wide, None, passing)
             yield asked, finer.of(placed.of(asked), nominated) if finer else nominated, care
         if wide > available:
             return
-        wide *= _WIDER
+        wide = min(_WIDER * wide, available + 1)
 
 
 def _together(doubt: Doubt, wide: int) -> list[Asked]:
