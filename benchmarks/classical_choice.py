@@ -1,6 +1,6 @@
 """Why the classical encoder is as it is: variants side by side on labelled sets.
 
-    python benchmarks/classical_choice.py [--split train|test] [--only TEXT] [--sets FOLDER]
+    python -m benchmarks.classical_choice [--split train|test] [--only TEXT] [--sets FOLDER]
 
 Leave-one-patient-out P@5 per set and its mean, chance beside it. Choices were made on the train split alone; the test
 split is for the record. FOLDER holds one folder per set with ``labels.csv`` (path, label, patient_id, split); it
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from classical_variants import VARIANTS
 from PIL import Image as PillowImage
 
+from benchmarks.classical_variants import VARIANTS
 from retrieval.encoders import classical
 from retrieval.encoders.base import unit_rows
 from retrieval.encoders.classical import ClassicalEncoder, describe

@@ -266,9 +266,9 @@ def main() -> int:
             mark = " *" if name in left_out else "" if asked.calibrated else " +"
             print(row(f"{name}{mark}", asked), flush=True)
         if found:
-            line, error = together(found)
+            line, off = together(found)
             print(line)
-            worst = max(worst, error)
+            worst = max(worst, off)
         print()
     if "cxr_nih" in sets:
         print(f"Age in years, estimated with intervals of {LEVEL:.0%}:\n")
