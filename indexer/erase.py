@@ -28,6 +28,10 @@ LOG = (
     "The server's write-ahead log, replicas and archives hold what was erased until the server writes over them: that "
     "is for the administrator of the server."
 )
+SAMPLES = (
+    "The samples of the server's planner (pg_statistic) may hold some of what was erased: the role in the database URL "
+    "does not own the database and may not rewrite them. Let its owner run VACUUM (FULL) pg_statistic."
+)
 SERVER = "The server where the index is kept frees the space of the earlier one in its own time."
 UPLOADS = "Uploads were going on: what one that was cut off may have left is removed by precedent verify --repair."
 HEADS = "Metric heads that were learned with these cases stay: learn them anew with precedent adapt."
@@ -147,6 +151,7 @@ def _receipt(
         BACKUPS,
         ORIGINALS,
         *([] if database.is_sqlite else [LOG]),
+        *([] if database.owned else [SAMPLES]),
         *([SERVER] if generation and generation.facts.backend == "milvus" else []),
         *([HEADS] if gallery.catalog.adapters() else []),
         *([] if swept else [UPLOADS]),

@@ -10,7 +10,6 @@ Driver errors are translated here, at the border (``driver_errors``); nothing ab
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,16 +20,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from retrieval.compaction import compact_postgres, compact_sqlite, owns_database
 from retrieval.driver_errors import BUSY_SECONDS, translated
-from retrieval.errors import ConflictError, MissingExtra, UsageError
+from retrieval.errors import MissingExtra, UsageError
 
 PAGE_BYTES = 16384  # seven 512-d vectors a page; with SQLite's 4096 each would have a page of its own
 WRITER_LOCK = 0x70726563  # any number will do, as long as every writer uses the same
 
-OLD_READER = (
-    "Somebody reads a state of the database from before the deletion, a backup perhaps, and what was deleted is kept "
-    "on disk for that: try again when it is over."
-)
 # A server that vanished without a word: noticed within this, on either side, rather than after hours.
 TCP_LIMITS = {
     "connect_timeout": 5,
@@ -116,15 +112,15 @@ class Database:
         bytes are kept for that reader.
         """
         with translated(), self.engine.connect() as connection:
-            if self.is_sqlite:
-                connection.execution_options(precedent_begin="")
-                connection.exec_driver_sql("VACUUM")
-                if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
-                    raise ConflictError(OLD_READER)
-            else:
-                connection.execution_options(isolation_level="AUTOCOMMIT")
-                _await_old_readers(connection)
-                connection.exec_driver_sql("VACUUM (FULL)")
+            (compact_sqlite if self.is_sqlite else compact_postgres)(connection)
+
+    @property
+    def owned(self) -> bool:
+        """Whether ``compact`` reaches all of it: a role of a server may not own the database."""
+        if self.is_sqlite:
+            return True
+        with self.read() as connection:
+            return owns_database(connection)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -143,20 +139,6 @@ def lock(connection: Connection) -> None:
         ),
         {"number": WRITER_LOCK},
     )
-
-
-def _await_old_readers(connection: Connection) -> None:
-    """VACUUM keeps what a transaction that began earlier may still see, without a word."""
-    began = connection.scalar(text("SELECT pg_current_xact_id()::text"))
-    older = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-        "AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age(CAST(CAST(:began AS xid8) AS xid))"
-    )
-    until = time.monotonic() + BUSY_SECONDS
-    while connection.scalar(older, {"began": began}):
-        if time.monotonic() > until:
-            raise ConflictError(OLD_READER)
-        time.sleep(0.1)
 
 
 def parse_url(url: str) -> URL:

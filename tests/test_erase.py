@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import NullPool, create_engine, make_url, select
 
 from benchmarks.reliability.deletions import live_bytes
-from indexer.erase import Receipt, erase
+from indexer.erase import SAMPLES, Receipt, erase
 from indexer.intake import add_files
 from indexer.labels import RowFacts
 from indexer.originals import seal
@@ -26,6 +27,7 @@ from retrieval.publish import publish
 from retrieval.schema import tombstones
 from retrieval.types import Case, CaseFile, CaseKind, EmbeddedCase, Embedding, GroupBy, Label, Query
 from retrieval.verify import verify
+from tests.databases import postgres_database
 from tests.processes import answer, run
 from tests.studies import open_gallery, texture, write_pictures
 
@@ -128,6 +130,49 @@ def test_what_was_deleted_before_is_erased_without_naming_it(gallery: Gallery) -
     assert not any(left_of(gallery, n) for n in (0, 4, 58))
     assert receipt.database_bytes_after < receipt.database_bytes_before
     assert verify(gallery.catalog, gallery.settings.home).ok
+
+
+@pytest.mark.parametrize("erased", [3, COUNT])
+def test_statistics_of_the_database_hold_nothing_either(gallery: Gallery, erased: int) -> None:
+    """A server samples values for its planner whenever it sees fit."""
+    gather_statistics(gallery)
+    erase(gallery, [name(n) for n in range(erased)])
+    assert not any(left_of(gallery, n) for n in range(erased))
+
+
+def test_a_role_that_does_not_own_the_database_is_told_what_it_can_not_reach(tmp_path: Path, postgres_url: str) -> None:
+    with (
+        postgres_database(postgres_url) as url,
+        a_role(url) as as_tenant,
+        open_gallery(tmp_path / "home", database_url=as_tenant) as opened,
+    ):
+        opened.add([planted(opened, 0)])
+        assert SAMPLES in erase(opened, [name(0)]).beyond
+    with postgres_database(postgres_url) as url, open_gallery(tmp_path / "other", database_url=url) as opened:
+        opened.add([planted(opened, 0)])
+        assert SAMPLES not in erase(opened, [name(0)]).beyond
+
+
+@contextmanager
+def a_role(url: str) -> Iterator[str]:
+    """The URL of a role that may make tables in the database of another."""
+    database = make_url(url)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE ROLE tenant LOGIN")
+        connection.exec_driver_sql("GRANT ALL ON SCHEMA public TO tenant")
+    try:
+        yield database.set(username="tenant").render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("DROP OWNED BY tenant")
+            connection.exec_driver_sql("DROP ROLE tenant")
+
+
+def gather_statistics(gallery: Gallery) -> None:
+    with gallery.catalog.database.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
 
 
 def test_everything_may_be_erased(gallery: Gallery) -> None:

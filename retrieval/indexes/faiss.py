@@ -1,10 +1,9 @@
 """FAISS (https://faiss.ai): a compressed copy nominates, the stored float32 rows decide.
 
-A flat compressed index is exact all the same. Let e be the longest distance between a row and what its code decodes to,
-measured when it is built. By Cauchy-Schwarz no compressed similarity to a unit query is off by more than e, so when the
-worst nominee's compressed similarity is at least e below the exact similarity of the k-th best, nobody better was left
-out; else more are nominated. IVF indexes give that only within the lists they probe, so they are not exhaustive and a
-generation must prove their recall before it is published; with a filter all their lists are gone through.
+A flat compressed index is exact all the same: how similar somebody left out can be is bounded, and when that is below
+the exact similarity of the k-th best, nobody better was left out; else more are nominated. IVF indexes give that only
+within the lists they probe, so they are not exhaustive and a generation must prove their recall before it is published;
+with a filter all their lists are gone through. With a GPU and the extra for it, both nominate there.
 """
 
 from __future__ import annotations
@@ -15,26 +14,23 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import CorruptIndex, UsageError
 from retrieval.indexes import scan
-from retrieval.indexes.library import load_faiss, write_index
+from retrieval.indexes.compressed import CODES_FILE, Compressed, Nomination
 from retrieval.indexes.rows import Positions, Rows
 from retrieval.indexes.stored import Stored
 from retrieval.planner import COMPRESSED, Plan, Scan, choose_scan
 from retrieval.types import Keys, Similarities, UnitRows
 
-CODES_FILE = "codes.faiss"
 FACTS_FILE = "faiss.json"
 DEFAULT = "SQfp16"
 _OPTIONS = re.compile(r"(?:IVF(?P<lists>[1-9]\d{0,5}),)?(?P<code>Flat|SQfp16|SQ8)(?:,nprobe=(?P<nprobe>[1-9]\d{0,5}))?")
 _TRAIN_PER_LIST = 39  # below that FAISS warns that its clusters mean little
-_TRAIN_ROWS = 65536
-_BLOCK = 16384
 _SPARE = 24  # nominated beyond k at first
 _WORTH = 8  # nominating more than one in so many costs more than scoring them all
 _TOGETHER = 16  # so many queries are sooner scored against the float32 rows at once than against the codes one by one
@@ -75,17 +71,9 @@ class Factory:
 
 
 @dataclass(frozen=True, slots=True)
-class _Codes:
-    """A trained FAISS index over all rows, by position. ``error``: longest distance of a row from its decoded code."""
-
-    index: Any
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
 class _State:
     rows: Rows
-    codes: _Codes | None
+    codes: Compressed | None
 
 
 class FaissIndex(Stored):
@@ -93,7 +81,7 @@ class FaissIndex(Stored):
 
     name = "faiss"
 
-    def __init__(self, factory: Factory, rows: Rows, codes: _Codes | None) -> None:
+    def __init__(self, factory: Factory, rows: Rows, codes: Compressed | None) -> None:
         self._factory = factory
         self._state = _State(rows, codes)
         self._lock = threading.Lock()  # FAISS must not be added to while it searches
@@ -122,6 +110,11 @@ class FaissIndex(Stored):
     def exhaustive(self) -> bool:
         return not self._factory.lists or self._state.codes is None or self._factory.nprobe == self._factory.lists
 
+    @property
+    def _on_gpu(self) -> bool:
+        codes = self._state.codes
+        return codes is not None and codes.copy is not None and codes.copy.alive
+
     def add(self, keys: Keys, vectors: UnitRows) -> None:
         """Encodes all rows anew: an index that grows often belongs in a delta, not here."""
         with self._lock:
@@ -135,46 +128,56 @@ class FaissIndex(Stored):
             return Plan("selected-exact", selected or 0, True)
         if self._state.codes is None:
             return Plan("exact", size, True)
+        name = f"faiss:{self.options}" + ("@gpu" if self._on_gpu and scanned is Scan.ALL else "")
         if scanned is Scan.MASK or self.exhaustive:
-            return Plan(f"faiss:{self.options}", size, True)
-        return Plan(f"faiss:{self.options}", size * self._factory.nprobe // self._factory.lists, False)
+            return Plan(name, size, True)
+        return Plan(name, size * self._factory.nprobe // self._factory.lists, False)
 
     def search(self, queries: UnitRows, k: int, allowed: Keys | None = None) -> tuple[Keys, Similarities]:
         state = self._state
         queries, allowed = scan.check_search(queries, state.rows.dim, k, allowed)
         positions = None if allowed is None else state.rows.positions(allowed)
         chosen = choose_scan(len(state.rows), None if positions is None else len(positions), COMPRESSED)
-        together = len(queries) >= _TOGETHER and (positions is not None or self.exhaustive)
+        on_gpu = self._on_gpu and positions is None
+        together = len(queries) >= _TOGETHER and (positions is not None or self.exhaustive) and not on_gpu
         if state.codes is None or chosen is Scan.GATHER or together:
             return scan.search(queries, state.rows, k, positions, gather=chosen is Scan.GATHER)
+        return self._search_codes(queries, state.rows, state.codes, k, positions)
+
+    def _search_codes(
+        self, queries: UnitRows, rows: Rows, codes: Compressed, k: int, positions: Positions | None
+    ) -> tuple[Keys, Similarities]:
+        proven = positions is not None or self.exhaustive
+        wanted = k + _SPARE if proven else 2 * k + _SPARE
+        nprobe = self._factory.lists if proven else self._factory.nprobe
+        if proven and wanted * _WORTH > (len(rows) if positions is None else len(positions)):
+            return scan.search(queries, rows, k, positions, gather=False)
         keys, sims = scan.no_answers(len(queries), k)
-        for i, query in enumerate(queries):
-            keys[i], sims[i] = self._search_one(query, state, state.codes, k, positions)
+        for i, first in enumerate(codes.nominate(queries, wanted, positions, nprobe)):
+            if not proven and len(first.positions) >= min(k, len(rows)):
+                keys[i], sims[i] = scan.rank(queries[i], rows, first.positions, k)
+            else:
+                keys[i], sims[i] = self._search_proven(queries[i], rows, codes, k, positions, first if proven else None)
         return keys, sims
 
-    def _search_one(
-        self, query: Row, state: _State, codes: _Codes, k: int, positions: Positions | None
-    ) -> tuple[Keys, Similarities]:
-        rows, factory = state.rows, self._factory
-        if positions is None and factory.nprobe < factory.lists:
-            nominees, _ = _nominate(codes.index, query, 2 * k + _SPARE, None, len(rows), factory.nprobe)
-            if len(nominees) >= min(k, len(rows)):
-                return scan.rank(query, rows, nominees, k)
-        return self._search_proven(query, rows, codes, k, positions)
-
     def _search_proven(
-        self, query: Row, rows: Rows, codes: _Codes, k: int, positions: Positions | None
+        self,
+        query: Row,
+        rows: Rows,
+        codes: Compressed,
+        k: int,
+        positions: Positions | None,
+        first: Nomination | None,
     ) -> tuple[Keys, Similarities]:
-        """Exact, by the argument at the top of this file."""
+        """Exact, by the argument at the top of this file. ``first``: those nominated already, of all lists."""
         available = len(rows) if positions is None else len(positions)
-        error = codes.error + scan.rounding_slack(rows.dim)
         wanted = k + _SPARE
         while wanted * _WORTH <= available:
-            nominees, worst = _nominate(codes.index, query, wanted, positions, len(rows), self._factory.lists)
+            nominees, bound = first or codes.nominate(query[None, :], wanted, positions, self._factory.lists)[0]
             keys, sims = scan.rank(query, rows, nominees, k)
-            if worst + error < sims[k - 1]:
+            if bound < sims[k - 1]:
                 return keys, sims
-            wanted *= 4
+            first, wanted = None, wanted * 4
         every_key, every_sim = scan.search(query[None, :], rows, k, positions, gather=False)
         return every_key[0], every_sim[0]
 
@@ -187,7 +190,7 @@ class FaissIndex(Stored):
         facts = {"options": self.options, "error": codes.error if codes else None}
         (directory / FACTS_FILE).write_text(json.dumps(facts) + "\n")
         if codes is not None:
-            write_index(directory / CODES_FILE, codes.index)
+            codes.save(directory)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -195,7 +198,7 @@ class FaissIndex(Stored):
         try:
             facts = json.loads((directory / FACTS_FILE).read_text())
             factory = Factory.parse(facts["options"])
-            codes = None if facts["error"] is None else _read_codes(directory, rows, float(facts["error"]))
+            codes = None if facts["error"] is None else Compressed.open(directory, rows, float(facts["error"]))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, UsageError) as error:
             raise CorruptIndex(
                 f"The FAISS files {FACTS_FILE} and {CODES_FILE} can't be read: rebuild the index."
@@ -203,48 +206,8 @@ class FaissIndex(Stored):
         return cls(factory, rows, codes)
 
 
-def _read_codes(directory: Path, rows: Rows, error: float) -> _Codes:
-    index = load_faiss().read_index(str(directory / CODES_FILE))
-    if (index.ntotal, index.d) != (len(rows), rows.dim):
-        raise CorruptIndex(
-            f"Expected {len(rows)} codes of dim {rows.dim}, got {index.ntotal} of {index.d}: rebuild the index."
-        )
-    return _Codes(index, error)
-
-
-def _encode(factory: Factory, rows: Rows) -> _Codes | None:
-    """Train on evenly spread rows, add all by position, measure the error. None when there are too few."""
-    count = len(rows)
-    if count < factory.training_rows:
+def _encode(factory: Factory, rows: Rows) -> Compressed | None:
+    """None when there are too few to train on."""
+    if len(rows) < factory.training_rows:
         return None
-    faiss = load_faiss()
-    index = faiss.index_factory(rows.dim, factory.description, faiss.METRIC_INNER_PRODUCT)
-    if not index.is_trained:
-        sample = np.linspace(0, count - 1, min(count, max(_TRAIN_ROWS, factory.training_rows)), dtype=np.intp)
-        index.train(rows.vectors[sample])
-    error = 0.0
-    for start in range(0, count, _BLOCK):
-        block = np.ascontiguousarray(rows.vectors[start : start + _BLOCK])
-        index.add(block)
-        decoded = index.sa_decode(index.sa_encode(block))
-        error = max(error, float(np.sqrt(((decoded.astype(np.float64) - block) ** 2).sum(axis=1).max())))
-    return _Codes(index, error)
-
-
-def _nominate(
-    index: Any, query: Row, wanted: int, positions: Positions | None, count: int, nprobe: int
-) -> tuple[Positions, float]:
-    """Ascending positions by compressed similarity, and the similarity of the worst. Nothing shared is changed."""
-    faiss = load_faiss()
-    options: dict[str, Any] = {}
-    if positions is not None:
-        chosen = np.zeros(count, bool)
-        chosen[positions] = True
-        options["sel"] = faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
-    if nprobe:
-        options["nprobe"] = nprobe
-    kind = faiss.SearchParametersIVF if nprobe else faiss.SearchParameters
-    sims, found = index.search(query[None, :], wanted, params=kind(**options) if options else None)
-    good = found[0] >= 0
-    worst = float(sims[0][good].min()) if good.any() else scan.NO_SIMILARITY
-    return np.sort(found[0][good]).astype(np.intp), worst
+    return Compressed.of(rows, factory.description, factory.training_rows)
